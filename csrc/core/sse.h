@@ -1,0 +1,31 @@
+/*
+** Agent event streams (box-sse-v1): an `event:` line, a `data:` line, a blank line. The parser works
+** in place on a buffer and is as forgiving as the official clients: terminal escapes and spinner
+** residue before a line are dropped, a missing blank line is made up for when nothing else is there.
+*/
+#ifndef LBOX_SSE_H
+#define LBOX_SSE_H
+
+#include <stdbool.h>
+#include <stddef.h>
+
+#include "core/buf.h"
+
+/* Zero it to begin. Offsets count from the first unread byte of the buffer. */
+struct lbox_sse {
+  size_t line;     /* start of the line being looked for */
+  size_t searched; /* up to here there is no newline */
+  size_t event, event_len, data, data_len;
+  bool has_event, has_data;
+};
+
+/* Borrowed from the buffer, valid until its next append. */
+struct lbox_sse_event {
+  const char *name, *data;
+  size_t name_len, data_len;
+};
+
+/* Takes the next event off the buffer. False: more bytes are needed. `eof`: none will come. */
+bool lbox_sse_next(struct lbox_sse *p, struct lbox_buf *b, bool eof, struct lbox_sse_event *out);
+
+#endif

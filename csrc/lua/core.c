@@ -1,0 +1,133 @@
+/* lbox.core: the module's opener, and the functions that belong to no object. */
+#include <curl/curl.h>
+#include <string.h>
+
+#include "binding.h"
+#include "core/util.h"
+#include "lbox/lbox.h"
+
+void lbox__new_type(lua_State *L, const char *name, const luaL_Reg *methods, const luaL_Reg *meta)
+{
+  luaL_newmetatable(L, name); /* [meta] */
+  lua_pushstring(L, name);
+  lua_setfield(L, -2, "__name");
+  lua_newtable(L);
+  for (; methods->name; methods++) {
+    lua_pushcfunction(L, methods->func);
+    lua_setfield(L, -2, methods->name);
+  }
+  lua_setfield(L, -2, "__index");
+  for (; meta->name; meta++) {
+    lua_pushcfunction(L, meta->func);
+    lua_setfield(L, -2, meta->name);
+  }
+  lua_pop(L, 1);
+}
+
+void *lbox__new_object(lua_State *L, const char *type, size_t size)
+{
+  void *object = lbox_newuserdata(L, size);
+  memset(object, 0, size);
+  luaL_getmetatable(L, type);
+  lua_setmetatable(L, -2);
+  return object;
+}
+
+int lbox__raise(lua_State *L, const struct lbox_err *err)
+{
+  return luaL_error(L, "lbox.core: %s", err->text);
+}
+
+/* core.now() -> monotonic milliseconds, with a fraction */
+static int l_now(lua_State *L)
+{
+  lua_pushnumber(L, (lua_Number)lbox_now_us() / 1000);
+  return 1;
+}
+
+/* core.random(n) -> n random bytes */
+static int l_random(lua_State *L)
+{
+  lua_Integer n = luaL_checkinteger(L, 1);
+  luaL_argcheck(L, n >= 0 && n <= 1 << 20, 1, "0 to 1048576 bytes");
+  void *bytes = lbox_newuserdata(L, (size_t)n + 1);
+  if (!lbox_random(bytes, (size_t)n))
+    return luaL_error(L, "lbox.core: the kernel gave no random bytes");
+  lua_pushlstring(L, bytes, (size_t)n);
+  return 1;
+}
+
+/* core.uuid() -> a random UUID as text */
+static int l_uuid(lua_State *L)
+{
+  char text[37];
+  if (!lbox_uuid(text))
+    return luaL_error(L, "lbox.core: the kernel gave no random bytes");
+  lua_pushstring(L, text);
+  return 1;
+}
+
+/* core.base64_encode(bytes) -> text */
+static int l_base64_encode(lua_State *L)
+{
+  size_t n;
+  const char *bytes = luaL_checklstring(L, 1, &n);
+  char *text = lbox_newuserdata(L, lbox_base64_size(n) + 1);
+  lua_pushlstring(L, text, lbox_base64_encode(text, bytes, n));
+  return 1;
+}
+
+/* core.base64_decode(text) -> bytes, or nil when it is not base64 */
+static int l_base64_decode(lua_State *L)
+{
+  size_t n;
+  const char *text = luaL_checklstring(L, 1, &n);
+  size_t len;
+  char *bytes = lbox_newuserdata(L, n + 1);
+  if (lbox_base64_decode(bytes, &len, text, n))
+    lua_pushlstring(L, bytes, len);
+  else
+    lua_pushnil(L);
+  return 1;
+}
+
+/* core.is_utf8(s) -> boolean */
+static int l_is_utf8(lua_State *L)
+{
+  size_t n;
+  const char *s = luaL_checklstring(L, 1, &n);
+  lua_pushboolean(L, lbox_is_utf8(s, n));
+  return 1;
+}
+
+static const luaL_Reg functions[] = {{"now", l_now},
+                                     {"random", l_random},
+                                     {"uuid", l_uuid},
+                                     {"base64_encode", l_base64_encode},
+                                     {"base64_decode", l_base64_decode},
+                                     {"is_utf8", l_is_utf8},
+                                     {"engine", lbox__l_engine_new},
+                                     {"sse_parser", lbox__l_sse_parser},
+                                     {"exec_parser", lbox__l_exec_parser},
+                                     {NULL, NULL}};
+
+LBOX_API int luaopen_lbox_core(lua_State *L)
+{
+  lbox_checkversion(L);
+  lbox__open_engine(L);
+  lbox__open_watch(L);
+  lbox__open_request(L);
+  lbox__open_parser(L);
+  lua_newtable(L); /* [core] */
+  for (const luaL_Reg *f = functions; f->name; f++) {
+    lua_pushcfunction(L, f->func);
+    lua_setfield(L, -2, f->name);
+  }
+  lua_pushliteral(L, LBOX_VERSION);
+  lua_setfield(L, -2, "version");
+  lua_pushliteral(L, LBOX_ABI);
+  lua_setfield(L, -2, "abi");
+  lua_pushstring(L, curl_version_info(CURLVERSION_NOW)->version);
+  lua_setfield(L, -2, "curl");
+  return 1;
+}
