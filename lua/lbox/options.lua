@@ -1,0 +1,88 @@
+--- Checks of arguments. A silent typo costs money here, so unknown options are errors that name the
+--- nearest known one.
+local errors = require "lbox.errors"
+
+local M = {}
+
+local function keys_of(spec)
+  local keys = {}
+  for key in pairs(spec) do
+    keys[#keys + 1] = key
+  end
+  table.sort(keys)
+  return keys
+end
+
+local function quoted(value)
+  return type(value) == "string" and ("%q"):format(value) or tostring(value)
+end
+
+local function one_of(value, choices, what)
+  for _, choice in ipairs(choices) do
+    if value == choice then
+      return
+    end
+  end
+  local shown = {}
+  for i, choice in ipairs(choices) do
+    shown[i] = quoted(choice)
+  end
+  errors.raise("usage", ("%s must be %s, got %s"):format(what, table.concat(shown, " or "), quoted(value)))
+end
+
+--- Checks an options table against `spec`: `{ name = "string"|"number"|"boolean"|"table"|"function"|
+--- "any"|{ allowed values } }`. nil passes.
+---@param opts table|nil
+---@param spec table<string, string|any[]>
+---@param what string  the call, for the error: "Box.create"
+function M.check(opts, spec, what)
+  if opts == nil then
+    return
+  elseif type(opts) ~= "table" then
+    errors.raise("usage", ("%s takes a table of options, got %s"):format(what, type(opts)))
+  end
+  for key, value in pairs(opts) do
+    local want = spec[key]
+    if want == nil then
+      local near = type(key) == "string" and errors.nearest(key, keys_of(spec))
+      errors.raise("usage", ("unknown option %s%s"):format(quoted(key),
+        near and (" (did you mean %q?)"):format(near) or ""), { option = key })
+    elseif type(want) == "table" then
+      one_of(value, want, "option " .. key)
+    elseif want ~= "any" and type(value) ~= want then
+      errors.raise("usage", ("option %s of %s must be a %s, got %s"):format(key, what, want, type(value)))
+    end
+  end
+end
+
+--- Requires `opts[key]`.
+function M.require(opts, key, what)
+  if type(opts) ~= "table" or opts[key] == nil then
+    errors.raise("usage", ("%s needs the option %q"):format(what, key))
+  end
+end
+
+--- Requires a string that is not blank, with no NUL: an id, a name, a path.
+---@return string
+function M.nonblank(value, what)
+  if type(value) ~= "string" then
+    errors.raise("usage", ("%s must be a string, got %s"):format(what, type(value)))
+  elseif not value:find("%S") then
+    errors.raise("usage", what .. " must not be empty")
+  elseif value:find("%z") then
+    errors.raise("usage", what .. " must not contain a NUL byte")
+  end
+  return value
+end
+
+--- Requires a time in milliseconds: a number from 0 on.
+---@return number
+function M.ms(value, what)
+  if type(value) ~= "number" or value ~= value or value < 0 then
+    errors.raise("usage", ("%s must be a number of milliseconds from 0 on, got %s"):format(
+      what, tostring(value)))
+  end
+  return value
+end
+
+return M
