@@ -1,0 +1,148 @@
+--- `lbox serve`: runs the local box server in the foreground, and, for clients that need one, starts
+--- it in the background.
+local argparse = require "argparse"
+local async = require "lbox.async"
+local errors = require "lbox.errors"
+local paths = require "lbox.paths"
+local posix = require "lbox.server.posix"
+
+local M = {}
+
+-- How long a start may take; bringing back a data directory after a crash is the slow part.
+local START_TIMEOUT_MS = 15000
+
+-- What the server started in the background gets of the environment: nothing that holds a secret,
+-- and nothing of the directory or session it was started from.
+local KEPT_ENVIRONMENT = { "HOME", "LANG", "LOGNAME", "PATH", "USER", "XDG_DATA_HOME" }
+
+local function parser()
+  local p = argparse("lbox serve", "Run the local box server.")
+  p:option("--data", "directory of boxes and database (default: $LBOX_DATA, /var/lib/lbox as root, "
+    .. "else $XDG_DATA_HOME/lbox)"):argname("DIR")
+  p:option("--listen", "TCP address to serve, besides the Unix socket"):argname("HOST:PORT")
+  p:flag("--print-env", "print export lines for the official SDKs")
+  p:flag("--detach", "start it in the background unless it runs, print its socket, and return")
+  p:flag("--on-demand", "end half a minute after the last client left")
+  p:option("--ready-fd", "tell on this file descriptor when connections are accepted")
+    :convert(tonumber):argname("FD")
+  return p
+end
+
+local function say(text)
+  io.stderr:write(text, "\n")
+end
+
+local function print_env(info)
+  io.stdout:write(("export UPSTASH_BOX_BASE_URL=%s\nexport UPSTASH_BOX_API_KEY=%s\n"):format(
+    info.url, info.key))
+  io.stdout:flush()
+end
+
+--- Serves until a signal or the exit rules end it.
+local function serve(args)
+  local server = require "lbox.server"
+  local listen = args.listen or (not args.on_demand and "127.0.0.1:0") or nil
+  local ok, err = pcall(async.run, server.serve, {
+    data = paths.data_dir(args.data),
+    listen = listen,
+    on_demand = args.on_demand,
+    log = function(line) say(line) end,
+    ready = function(info)
+      if args.print_env then
+        print_env(info)
+      end
+      if args.ready_fd then
+        posix.write(args.ready_fd, "ready\n")
+        posix.close(args.ready_fd)
+      else
+        say("data " .. info.data)
+        say("socket " .. info.socket)
+        if info.url then
+          say(("url %s (key in %s)"):format(info.url, info.key_file))
+        end
+        say("ready")
+      end
+    end,
+  })
+  if ok then
+    return 0
+  end
+  local message = errors.is(err) and err.message or tostring(err)
+  if args.ready_fd then
+    posix.write(args.ready_fd, "failed " .. message .. "\n")
+  else
+    say("lbox serve: " .. message)
+  end
+  return 1
+end
+
+local function background_environment()
+  local env = {}
+  for _, name in ipairs(KEPT_ENVIRONMENT) do
+    local value = os.getenv(name)
+    if value then
+      env[#env + 1] = name .. "=" .. value
+    end
+  end
+  return env
+end
+
+--- Starts `lbox serve --on-demand` in a session of its own and waits until it accepts connections.
+--- The server takes the lock of the data directory, so of two that start at once one serves and the
+--- other finds it serving.
+local function detach(args)
+  local dir = paths.data_dir(args.data)
+  local made, why = posix.mkdir(dir, posix.getuid() == 0 and 0x1c9 or 0x1c0)
+  if not made and not posix.lstat(dir) then
+    say(("lbox serve: cannot make %s: %s"):format(dir, why))
+    return 1
+  end
+  local null = assert(posix.open("/dev/null", "rw"))
+  local log = posix.open(dir .. "/server.log", "append", 0x180) or null
+  local ready_read, ready_write = assert(posix.pipe())
+  assert(posix.spawn {
+    argv = { posix.exe_path(), "serve", "--data", dir, "--on-demand", "--ready-fd", "3" },
+    env = background_environment(),
+    cwd = "/",
+    fds = { [0] = null, [1] = null, [2] = log, [3] = ready_write },
+    setsid = true,
+  })
+  posix.close(ready_write)
+
+  local answer = ""
+  local ok = pcall(async.run, function()
+    async.timeout(START_TIMEOUT_MS, function()
+      local watched = async.fd(ready_read)
+      while not answer:find("\n", 1, true) do
+        watched:wait("r")
+        local bytes = posix.read(ready_read, 4096)
+        if not bytes or bytes == "" then
+          break
+        end
+        answer = answer .. bytes
+      end
+    end)
+  end)
+  if answer:match("^ready\n") then
+    print(paths.socket(dir))
+    return 0
+  end
+  local reason = answer:match("^failed (.-)\n")
+  if not reason then
+    reason = ok and "it ended while starting" or ("it did not start within %d s"):format(START_TIMEOUT_MS / 1000)
+  end
+  say(("lbox serve: %s (log: %s/server.log)"):format(reason, dir))
+  return 1
+end
+
+---@param argv string[]
+---@return integer status
+function M.main(argv)
+  local args = parser():parse(argv)
+  if args.detach then
+    return detach(args)
+  end
+  return serve(args)
+end
+
+return M

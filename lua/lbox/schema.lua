@@ -1,0 +1,222 @@
+--- Schemas: what a run's output has to be. Written as a plain table (shorthand), with builders, or as
+--- raw JSON Schema; they turn into JSON Schema for the agent and validate what comes back.
+local errors = require "lbox.errors"
+local json = require "lbox.json"
+local validate = require "lbox.validate"
+
+local M = {}
+
+---@class lbox.Schema
+---@field node table  the JSON Schema
+---@field is_optional boolean|nil  as a field of an object: may be absent
+---@field kind string|nil  of the builders that may be called with options: s.string { min_length = 1 }
+local methods = {}
+local Schema_mt = { __name = "lbox.Schema", __index = methods }
+
+local function new(node, is_optional)
+  return setmetatable({ node = node, is_optional = is_optional }, Schema_mt)
+end
+
+local function is_schema(value)
+  return getmetatable(value) == Schema_mt
+end
+
+local BASIC = { string = true, number = true, integer = true, boolean = true, any = true, null = true }
+
+-- What builders take, under the names of JSON Schema.
+local KEYWORDS = {
+  string = { min_length = "minLength", max_length = "maxLength", pattern = "pattern", format = "format" },
+  number = { min = "minimum", max = "maximum" },
+  integer = { min = "minimum", max = "maximum" },
+  array = { min_items = "minItems", max_items = "maxItems" },
+}
+local COMMON = { default = "default", description = "description" }
+
+local function apply(node, kind, opts)
+  local own = KEYWORDS[kind] or {}
+  for key, value in pairs(opts or {}) do
+    local keyword = own[key] or COMMON[key]
+    if not keyword then
+      local known = {}
+      for name in pairs(own) do known[#known + 1] = name end
+      for name in pairs(COMMON) do known[#known + 1] = name end
+      table.sort(known)
+      local near = errors.nearest(tostring(key), known)
+      errors.raise("usage", ("unknown option %q of schema.%s%s"):format(tostring(key), kind,
+        near and (" (did you mean %q?)"):format(near) or ""))
+    end
+    node[keyword] = value
+  end
+  return node
+end
+
+local function copy(node)
+  local out = {}
+  for key, value in pairs(node) do
+    out[key] = value
+  end
+  return out
+end
+
+local function basic(kind)
+  return kind == "any" and {} or { type = kind }
+end
+
+local from_shorthand
+
+--- A schema from a schema, a builder that was not called (`s.string`), or shorthand.
+local function coerce(value, path)
+  if is_schema(value) then
+    return value
+  end
+  return from_shorthand(value, path)
+end
+
+local function object_node(fields, path)
+  local properties, required = {}, {}
+  for name, field in pairs(fields) do
+    if type(name) ~= "string" then
+      errors.raise("usage", ("%s mixes a list and an object: { x } is an array of x, "
+        .. "a table with names is an object"):format(path))
+    end
+    local schema = coerce(field, path .. "." .. name)
+    properties[name] = schema.node
+    if not schema.is_optional then
+      required[#required + 1] = name
+    end
+  end
+  table.sort(required)
+  return {
+    type = "object",
+    properties = properties,
+    required = json.array(required),
+    additionalProperties = false,
+  }
+end
+
+function from_shorthand(value, path)
+  if type(value) == "string" then
+    local kind, optional = value:match("^(%a+)(%??)$")
+    if not BASIC[kind] or kind == "null" then
+      errors.raise("usage", ("%s: no type %q: write string, number, integer, boolean or any, "
+        .. "with ? at the end when it may be absent"):format(path, value))
+    end
+    return new(basic(kind), optional == "?" or nil)
+  elseif type(value) ~= "table" then
+    errors.raise("usage", ("%s: a %s is not a schema"):format(path, type(value)))
+  elseif value[1] ~= nil then
+    if #value ~= 1 or next(value, 1) ~= nil or next(value) ~= 1 then
+      errors.raise("usage", ("%s: an array has one item type: { x }"):format(path))
+    end
+    return new({ type = "array", items = coerce(value[1], path .. "[]").node })
+  end
+  return new(object_node(value, path))
+end
+
+-- Builders that need no argument are schemas as they stand, and may be called with options.
+for kind in pairs(BASIC) do
+  M[kind] = new(basic(kind))
+  M[kind].kind = kind
+end
+
+function Schema_mt.__call(schema, opts)
+  if not schema.kind then
+    errors.raise("usage", "this schema takes no options: it is complete")
+  end
+  return new(apply(basic(schema.kind), schema.kind, opts))
+end
+
+--- A closed object: exactly these fields, those made with `optional` may be absent.
+function M.object(fields)
+  if type(fields) ~= "table" then
+    errors.raise("usage", "schema.object takes a table of fields, got " .. type(fields))
+  end
+  return new(object_node(fields, "$"))
+end
+
+--- A list of `item`; options `min_items`, `max_items`.
+function M.array(item, opts)
+  return new(apply({ type = "array", items = coerce(item, "$[]").node }, "array", opts))
+end
+
+--- An object with any names, every value a `value`.
+function M.map(value)
+  return new({ type = "object", additionalProperties = coerce(value, "$.*").node })
+end
+
+--- One of these values.
+function M.enum(values)
+  if type(values) ~= "table" or #values == 0 then
+    errors.raise("usage", "schema.enum takes a list of at least one value")
+  end
+  return new({ enum = json.array(values) })
+end
+
+--- Exactly this value.
+function M.const(value)
+  return new({ const = value })
+end
+
+--- Any of these schemas.
+function M.union(...)
+  local nodes = json.array {}
+  for i = 1, select("#", ...) do
+    nodes[i] = coerce((select(i, ...)), "$").node
+  end
+  if #nodes == 0 then
+    errors.raise("usage", "schema.union takes at least one schema")
+  end
+  return new({ anyOf = nodes })
+end
+
+--- As a field of an object: may be absent (or null, which counts as absent).
+function M.optional(value)
+  return new(coerce(value, "$").node, true)
+end
+
+--- This or null.
+function M.nullable(value)
+  local schema = coerce(value, "$")
+  return new({ anyOf = json.array { schema.node, { type = "null" } } }, schema.is_optional)
+end
+
+--- The same with a description for the agent.
+function M.describe(value, text)
+  local schema = coerce(value, "$")
+  local node = copy(schema.node)
+  node.description = text
+  return new(node, schema.is_optional)
+end
+
+--- A raw JSON Schema, of the subset the manual lists.
+function M.json(node)
+  if type(node) ~= "table" then
+    errors.raise("usage", "schema.json takes a JSON Schema as a table, got " .. type(node))
+  end
+  validate.check_schema(node, "$")
+  return new(node)
+end
+
+--- A schema from whatever a `response_schema` option takes.
+---@return lbox.Schema
+function M.from(value)
+  return coerce(value, "$")
+end
+
+--- The JSON Schema as a table.
+function methods:to_json_schema()
+  return self.node
+end
+
+--- Checks a decoded value; null in an optional field is taken out.
+---@param value any
+---@return any value
+function methods:validate(value)
+  local ok, failure = validate.value(self.node, value)
+  if not ok then
+    errors.raise("schema", failure.message, { path = failure.path, expected = failure.expected })
+  end
+  return value
+end
+
+return M
