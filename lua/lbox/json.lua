@@ -90,6 +90,11 @@ function M.decode(text)
   return value
 end
 
+--- Decodes without looking at the numbers: for text with none that matter. Raises on bad input.
+function M.decode_text(text)
+  return get_decoder().decode(text)
+end
+
 --- Takes every `json.null` out of a decoded value: for fields that are either there or not.
 function M.strip_nulls(value)
   if type(value) == "table" then

@@ -96,7 +96,8 @@ function Scope:remove(task)
   end
 end
 
---- Calls `fn` when the scope is left, latest first. `handle:remove()` takes it back.
+--- Calls `fn(cancelled)` when the scope is left, latest first; `cancelled` is the error the scope was
+--- cancelled with, or nil. `handle:remove()` takes it back.
 function Scope:on_close(fn)
   local handle = { fn = fn }
   function handle.remove(this)
@@ -127,7 +128,7 @@ function Scope:leave()
     table.sort(order, function(a, b) return a.number > b.number end)
     for _, each in ipairs(order) do
       if each.handle.fn then
-        each.handle.fn()
+        each.handle.fn(self:cancelled())
       end
     end
   end

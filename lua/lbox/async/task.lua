@@ -29,6 +29,9 @@ Task.__index = Task
 local Outside = {}
 Outside.__index = Outside
 
+-- Called when a state's loop has been made: where a host's event loop is attached. Set by loop/init.lua.
+M.on_start = nil
+
 local state -- { loop, root, outside, current, live, nested }
 
 local function get_state()
@@ -38,6 +41,9 @@ local function get_state()
     local root = Scope.new(nil, outside, "report")
     outside.inner = root
     state = { loop = loop, root = root, outside = outside, live = 0, nested = {}, driver = nil }
+    if M.on_start then
+      M.on_start()
+    end
   end
   return state
 end

@@ -2,6 +2,7 @@
 --- itself. Any other loop drives lbox with four calls: pollfd, events, timeout, step.
 local async = require "lbox.async"
 local errors = require "lbox.errors"
+local tasks = require "lbox.async.task"
 
 local M = {}
 
@@ -40,6 +41,14 @@ function M.use(name)
     errors.raise("usage", ('no event loop %q: there are "poll" and "uv"'):format(tostring(name)))
   end
   require(module).attach()
+end
+
+-- Neovim's own loop is the one to ride on there, from the first call that needs one.
+tasks.on_start = function()
+  local vim = rawget(_G, "vim")
+  if vim and vim.schedule then
+    M.use("uv")
+  end
 end
 
 return M
