@@ -7,7 +7,7 @@
 
 #if LUA_VERSION_NUM >= 504
 #define LBOX_ABI "lua5.4"
-#define lbox_newuserdata(L, size) lua_newuserdatauv((L), (size), 0)
+#define lbox_newuserdata(L, size) lua_newuserdatauv((L), (size), 1)
 #define lbox_rawlen(L, i) lua_rawlen((L), (i))
 #define lbox_checkversion(L) luaL_checkversion(L)
 #else

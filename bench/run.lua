@@ -1,0 +1,138 @@
+-- Runs the benchmarks and prints one table each. Every figure of the two SDKs comes from the same
+-- server, on the same machine, in turn; what is shown is the median of the rounds.
+local async = require "lbox.async"
+local lbox = require "lbox"
+local posix = require "lbox.server.posix"
+
+local ROUNDS = 5
+local EVENTS = 200000
+local LATENCY_SAMPLES = 100
+
+local program = posix.exe_path()
+
+local function median(list)
+  table.sort(list)
+  return list[(#list + 1) // 2]
+end
+
+local function percentile(list, p)
+  table.sort(list)
+  return list[math.max(1, math.ceil(#list * p))]
+end
+
+--- Starts `argv` with its standard output in a pipe.
+local function start(argv)
+  local read_end, write_end = assert(posix.pipe())
+  local env = { "PATH=" .. os.getenv("PATH"), "HOME=" .. (os.getenv("HOME") or "/") }
+  local pid, pidfd = assert(posix.spawn { argv = argv, env = env, fds = { [1] = write_end, [2] = 2 } })
+  posix.close(write_end)
+  posix.set_nonblock(read_end)
+  return { pid = pid, pidfd = pidfd, out = read_end }
+end
+
+--- Reads from the process until `enough(text)` or its end.
+local function read_until(process, enough)
+  local watch = async.fd(process.out)
+  local text = ""
+  while not (enough and enough(text)) do
+    local bytes, _, errno = posix.read(process.out, 65536)
+    if bytes == "" then
+      break
+    elseif bytes then
+      text = text .. bytes
+    elseif errno == "EAGAIN" then
+      watch:wait("r")
+    else
+      break
+    end
+  end
+  watch:close()
+  return text
+end
+
+--- Runs `argv` to its end; returns what it printed and its use of the machine.
+local function run(argv)
+  local process = start(argv)
+  local text = read_until(process)
+  posix.close(process.out)
+  local watch = async.fd(process.pidfd)
+  watch:wait("r")
+  watch:close()
+  local usage = assert(posix.waitid(process.pidfd))
+  posix.close(process.pidfd)
+  assert(usage.exit_code == 0, table.concat(argv, " ") .. " failed")
+  return text, usage
+end
+
+local function stop(process)
+  posix.kill(process.pid, "KILL")
+  local watch = async.fd(process.pidfd)
+  watch:wait("r")
+  watch:close()
+  posix.waitid(process.pidfd)
+end
+
+local function bench_events()
+  local server = start { program, "spec/support/replay_server.lua", tostring(EVENTS) }
+  local port = read_until(server, function(text) return text:find("\n") end):match("%d+")
+  local url = "http://127.0.0.1:" .. port
+  local clients = {
+    { name = "lbox", argv = { program, "bench/clients/events.lua", url } },
+    { name = "@upstash/box", argv = { "/usr/bin/env", "node", "bench/clients/events.mjs", url } },
+  }
+  for _, client in ipairs(clients) do
+    client.rate, client.cpu, client.memory = {}, {}, {}
+  end
+  for _ = 1, ROUNDS do
+    for _, client in ipairs(clients) do
+      local text, usage = run(client.argv)
+      local events, _, seconds = text:match("(%d+)%s+(%d+)%s+([%d.]+)")
+      assert(tonumber(events) == EVENTS, client.name .. " read " .. tostring(events) .. " events")
+      client.rate[#client.rate + 1] = EVENTS / tonumber(seconds)
+      client.cpu[#client.cpu + 1] = usage.cpu_ns / 1e9
+      client.memory[#client.memory + 1] = usage.memory_peak_bytes / 1e6
+    end
+  end
+  stop(server)
+
+  print(("\nOne agent stream, %d text events (median of %d rounds; CPU and memory of the whole process)")
+    :format(EVENTS, ROUNDS))
+  print(("  %-14s %14s %10s %10s"):format("client", "events/s", "CPU s", "peak MB"))
+  for _, client in ipairs(clients) do
+    client.rate, client.cpu, client.memory =
+      median(client.rate), median(client.cpu), median(client.memory)
+    print(("  %-14s %14.0f %10.2f %10.1f"):format(client.name, client.rate, client.cpu, client.memory))
+  end
+  local ours, theirs = clients[1], clients[2]
+  print(("  %-14s %13.1fx %9.1fx %9.1fx"):format("ratio", ours.rate / theirs.rate,
+    theirs.cpu / ours.cpu, theirs.memory / ours.memory))
+end
+
+local function bench_local_box()
+  local dir = os.getenv("LBOX_DATA")
+  assert(dir, "LBOX_DATA names the data directory of the benchmark's own server")
+  local first, roundtrip = {}, {}
+  for _ = 1, LATENCY_SAMPLES do
+    local started = lbox.now()
+    local box = lbox.Box.create { base_url = "local" }
+    assert(box.exec:command("echo hi").result == "hi\n")
+    first[#first + 1] = lbox.now() - started
+    box:delete()
+  end
+  local box = lbox.Box.create { base_url = "local" }
+  for _ = 1, LATENCY_SAMPLES do
+    local started = lbox.now()
+    assert(box.exec:command("true").exit_code == 0)
+    roundtrip[#roundtrip + 1] = lbox.now() - started
+  end
+  box:delete()
+  print(("\nLocal box, %d times each, milliseconds"):format(LATENCY_SAMPLES))
+  print(("  %-32s %8s %8s"):format("", "p50", "p99"))
+  print(("  %-32s %8.1f %8.1f"):format("create to first command's result",
+    percentile(first, 0.5), percentile(first, 0.99)))
+  print(("  %-32s %8.1f %8.1f"):format("one command, round trip",
+    percentile(roundtrip, 0.5), percentile(roundtrip, 0.99)))
+end
+
+bench_events()
+bench_local_box()

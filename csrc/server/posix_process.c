@@ -1,0 +1,191 @@
+/* lbox.server.posix: processes. */
+#include "posix.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <grp.h>
+#include <signal.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <string.h>
+#include <sys/resource.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+enum { MAX_FDS = 16, SPARE_FD = 100 };
+
+/* What a child is to become. Everything is borrowed from the Lua stack of the call. */
+struct plan {
+  char **argv, **env;
+  const char *cwd;
+  int fds[MAX_FDS]; /* fds[n] becomes n; -1: closed */
+  int count;
+  bool has_ids, setsid;
+  uid_t uid;
+  gid_t gid;
+};
+
+/* A list of strings at field `name` as a NULL-ended vector in memory of a userdata left on the stack. */
+static char **string_list(lua_State *L, const char *name)
+{
+  lua_getfield(L, 1, name);
+  luaL_checktype(L, -1, LUA_TTABLE);
+  int list = lua_gettop(L);
+  lua_Unsigned n = lua_rawlen(L, list);
+  luaL_checkstack(L, (int)n + 8, "too many strings");
+  char **vector = lua_newuserdatauv(L, (n + 1) * sizeof *vector, 0);
+  for (lua_Unsigned i = 0; i < n; i++) {
+    lua_rawgeti(L, list, (lua_Integer)i + 1);
+    size_t len;
+    const char *text = lua_tolstring(L, -1, &len);
+    if (!text || strlen(text) != len)
+      luaL_error(L, "%s[%d] is not a string without NUL", name, (int)i + 1);
+    vector[i] = (char *)(uintptr_t)text;
+  }
+  vector[n] = NULL;
+  return vector;
+}
+
+/* In the vfork child: system calls only, and memory of the parent is only read. Raw calls, since the
+   C library's setuid would signal threads of the parent. Returns on failure. */
+static void become(const struct plan *p)
+{
+  sigset_t none;
+  sigemptyset(&none);
+  /* Move the sources out of the way of the targets, then put each in its place. */
+  int moved[MAX_FDS];
+  for (int i = 0; i < p->count; i++) {
+    moved[i] = p->fds[i] < 0 ? -1 : fcntl(p->fds[i], F_DUPFD_CLOEXEC, SPARE_FD);
+    if (p->fds[i] >= 0 && moved[i] < 0)
+      return;
+  }
+  for (int i = 0; i < p->count; i++) {
+    if (moved[i] < 0)
+      close(i);
+    else if (dup2(moved[i], i) < 0)
+      return;
+  }
+  if (syscall(SYS_close_range, (unsigned)p->count, ~0U, 4 /* CLOSE_RANGE_CLOEXEC */) != 0 &&
+      errno != ENOSYS && errno != EINVAL)
+    return;
+  if (p->setsid)
+    setsid();
+  if (p->has_ids) {
+    if (syscall(SYS_setgroups, 0, NULL) != 0 || syscall(SYS_setresgid, p->gid, p->gid, p->gid) != 0 ||
+        syscall(SYS_setresuid, p->uid, p->uid, p->uid) != 0)
+      return;
+  }
+  if (p->cwd && chdir(p->cwd) != 0)
+    return;
+  for (int s = 1; s < 65; s++) {
+    if (s != SIGKILL && s != SIGSTOP)
+      signal(s, SIG_DFL);
+  }
+  sigprocmask(SIG_SETMASK, &none, NULL);
+  execve(p->argv[0], p->argv, p->env);
+}
+
+/* spawn{ argv = {absolute program, …}, env = {"K=V", …}, cwd, fds = { [0] = fd, … }, uid, gid, setsid }
+   -> pid, pidfd. The child has the descriptors of `fds` and no other. */
+int lbox__l_spawn(lua_State *L)
+{
+  struct plan p = {0};
+  luaL_checktype(L, 1, LUA_TTABLE);
+  p.argv = string_list(L, "argv");
+  luaL_argcheck(L, p.argv[0], 1, "argv is empty");
+  p.env = string_list(L, "env");
+  lua_getfield(L, 1, "cwd");
+  p.cwd = luaL_optstring(L, -1, NULL);
+  lua_getfield(L, 1, "setsid");
+  p.setsid = lua_toboolean(L, -1);
+  if (lua_getfield(L, 1, "uid") != LUA_TNIL) {
+    p.has_ids = true;
+    p.uid = (uid_t)luaL_checkinteger(L, -1);
+    lua_getfield(L, 1, "gid");
+    p.gid = (gid_t)luaL_checkinteger(L, -1);
+  }
+  p.count = 3;
+  for (int i = 0; i < MAX_FDS; i++)
+    p.fds[i] = i < 3 ? i : -1;
+  if (lua_getfield(L, 1, "fds") == LUA_TTABLE) {
+    int table = lua_gettop(L);
+    for (lua_pushnil(L); lua_next(L, table); lua_pop(L, 1)) {
+      lua_Integer target = luaL_checkinteger(L, -2);
+      luaL_argcheck(L, target >= 0 && target < MAX_FDS, 1, "fds: targets are 0 to 15");
+      p.fds[target] = lbox__check_fd(L, -1);
+      p.count = target >= p.count ? (int)target + 1 : p.count;
+    }
+  }
+
+  /* Signals stay away from the child until its handlers are reset: it runs on our memory. */
+  sigset_t all, old;
+  sigfillset(&all);
+  sigprocmask(SIG_BLOCK, &all, &old);
+  volatile int failed = 0;
+  pid_t pid = vfork();
+  if (pid == 0) {
+    become(&p);
+    failed = errno;
+    _exit(127);
+  }
+  int code = errno;
+  sigprocmask(SIG_SETMASK, &old, NULL);
+  if (pid < 0) {
+    errno = code;
+    return lbox__fail(L);
+  }
+  if (failed) {
+    waitpid(pid, NULL, 0);
+    errno = failed;
+    return lbox__fail(L);
+  }
+  int pidfd = (int)syscall(SYS_pidfd_open, pid, 0);
+  if (pidfd < 0) {
+    code = errno;
+    kill(pid, SIGKILL);
+    waitpid(pid, NULL, 0);
+    errno = code;
+    return lbox__fail(L);
+  }
+  lua_pushinteger(L, pid);
+  lua_pushinteger(L, pidfd);
+  return 2;
+}
+
+/* waitid(pidfd) -> { exit_code | signal, cpu_ns, memory_peak_bytes }; nil when it still runs */
+int lbox__l_waitid(lua_State *L)
+{
+  siginfo_t info = {0};
+  struct rusage usage = {0};
+  int pidfd = lbox__check_fd(L, 1);
+  if (syscall(SYS_waitid, 3 /* P_PIDFD */, pidfd, &info, WEXITED | WNOHANG, &usage) != 0)
+    return lbox__fail(L);
+  if (info.si_pid == 0) {
+    lua_pushnil(L);
+    return 1;
+  }
+  lua_createtable(L, 0, 3);
+  lua_pushinteger(L, info.si_status);
+  lua_setfield(L, -2, info.si_code == CLD_EXITED ? "exit_code" : "signal");
+  int64_t us = ((int64_t)usage.ru_utime.tv_sec + usage.ru_stime.tv_sec) * 1000000 +
+               usage.ru_utime.tv_usec + usage.ru_stime.tv_usec;
+  lua_pushinteger(L, (lua_Integer)us * 1000);
+  lua_setfield(L, -2, "cpu_ns");
+  lua_pushinteger(L, (lua_Integer)usage.ru_maxrss * 1024);
+  lua_setfield(L, -2, "memory_peak_bytes");
+  return 1;
+}
+
+/* kill(pid, "KILL" | "TERM" | "INT") */
+int lbox__l_kill(lua_State *L)
+{
+  static const char *const names[] = {"KILL", "TERM", "INT", NULL};
+  static const int numbers[] = {SIGKILL, SIGTERM, SIGINT};
+  lua_Integer pid = luaL_checkinteger(L, 1);
+  luaL_argcheck(L, pid > 1, 1, "not a process of ours");
+  if (kill((pid_t)pid, numbers[luaL_checkoption(L, 2, "TERM", names)]) != 0)
+    return lbox__fail(L);
+  lua_pushboolean(L, 1);
+  return 1;
+}

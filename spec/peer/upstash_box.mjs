@@ -1,0 +1,72 @@
+// Drives a server with @upstash/box: argv is BASE_URL KEY. Prints one JSON object per finding and
+// exits 0 only when all were gathered; the spec beside this file judges them.
+import { Agent, Box } from "@upstash/box";
+
+const [baseUrl, apiKey] = process.argv.slice(2);
+const say = (name, value) => console.log(JSON.stringify({ name, value }));
+
+const AGENT = `
+local harness = require("lbox").harness
+harness.run(function(ctx, emit)
+  emit.text("looking around\\n")
+  emit.tool { tool_call_id = "t1", name = "list", input = { path = "." } }
+  local pipe = io.popen("ls")
+  local names = pipe:read("a")
+  pipe:close()
+  emit.tool_result { tool_call_id = "t1", output = names }
+  return { output = "prompt: " .. ctx.prompt, input_tokens = 3, output_tokens = 2 }
+end)
+`;
+
+const box = await Box.create({
+  baseUrl,
+  apiKey,
+  name: "peer",
+  labels: ["peer:ts"],
+  agent: {
+    harness: Agent.Custom,
+    model: "none",
+    customHarness: { command: "lbox", args: ["/workspace/home/agent.lua"], protocol: "box-sse-v1" },
+  },
+});
+say("id", box.id);
+say("status", await box.getStatus());
+say("listed", (await Box.list({ baseUrl, apiKey })).map((each) => each.id));
+
+const echo = await box.exec.command("echo out; echo err >&2; exit 3");
+say("command", { exitCode: echo.exitCode, stdout: echo.stdout, stderr: echo.stderr, status: echo.status });
+
+const chunks = [];
+const stream = await box.exec.stream("for i in 1 2 3; do echo line $i; sleep 0.1; done; exit 7");
+for await (const chunk of stream) chunks.push(chunk);
+say("stream", {
+  output: chunks.filter((each) => each.type === "output").map((each) => each.data).join(""),
+  pieces: chunks.length,
+  last: chunks.at(-1),
+});
+
+const code = await box.exec.code({ code: "console.log(6 * 7)", lang: "js" });
+say("code", { result: code.result, exitCode: code.exitCode });
+
+await box.files.write({ path: "agent.lua", content: AGENT });
+await box.files.write({ path: "dir/blob.bin", content: Buffer.from([0, 255, 10]).toString("base64"), encoding: "base64" });
+say("read", await box.files.read("agent.lua").then((text) => text === AGENT));
+say("blob", await box.files.read("dir/blob.bin", { encoding: "base64" }));
+say("list", (await box.files.list()).map((each) => [each.name, each.is_dir]).sort());
+
+const run = await box.agent.run({ prompt: "hello agent" });
+say("run", { status: run.status, result: run.result, cost: run.cost });
+
+const seen = [];
+const live = await box.agent.stream({ prompt: "again" });
+for await (const chunk of live) seen.push(chunk.type);
+say("agent stream", seen);
+say("runs", (await box.listRuns()).map((each) => [each.type, each.status]));
+
+const missing = await box.files.read("no/such/file").catch((error) => ({ message: error.message, status: error.statusCode }));
+say("missing file", missing);
+const denied = await Box.list({ baseUrl, apiKey: "box_wrong" }).catch((error) => error.statusCode);
+say("wrong key", denied);
+
+await box.delete();
+say("deleted", (await Box.list({ baseUrl, apiKey })).length);
