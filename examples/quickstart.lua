@@ -5,7 +5,7 @@
 local lbox = require "lbox"
 local Box = lbox.Box
 
-local AGENT = "/workspace/home/agents/todo_report.lua"
+local AGENT = "/home/boxuser/todo_report.lua"
 local here = arg[0]:match("^(.*)/") or "."
 
 local function read_local(path)

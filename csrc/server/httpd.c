@@ -24,7 +24,8 @@ enum {
   MAX_CONNECTIONS = 512,
   CONNECTION_MEMORY = 64 * 1024, /* request line and headers of one connection */
   IDLE_TIMEOUT_S = 75,           /* also how long an answer may stall */
-  STREAM_BLOCK = 32 * 1024
+  STREAM_BLOCK = 32 * 1024,
+  MAX_ROUNDS = 16 /* of libmicrohttpd per call: others have their turn too */
 };
 
 /* --- connections, as libmicrohttpd sees them --------------------------------------------------- */
@@ -53,7 +54,6 @@ static void resume(struct conn *c)
   if (c->suspended && c->mhd) {
     c->suspended = false;
     MHD_resume_connection(c->mhd);
-    c->httpd->dirty = true;
   }
 }
 
@@ -272,14 +272,19 @@ static void on_connection(void *ud, struct MHD_Connection *mhd, void **socket_da
 
 /* --- the daemon -------------------------------------------------------------------------------- */
 
-/* Idle connections are closed by time: a tick a second while there are any. */
-static void set_ticking(struct httpd *h)
+/* Idle connections are closed by time: a tick a second while there are any. `now`: libmicrohttpd has
+   more to do at once, which its epoll descriptor does not show. */
+static void set_tick(struct httpd *h, bool now)
 {
   bool want = h->connections > 0;
-  if (want == h->ticking)
+  if (want == h->ticking && !now)
     return;
   struct itimerspec spec = {0};
   spec.it_interval.tv_sec = spec.it_value.tv_sec = want ? 1 : 0;
+  if (now) {
+    spec.it_value.tv_sec = 0;
+    spec.it_value.tv_nsec = 1;
+  }
   timerfd_settime(h->tick_fd, 0, &spec, NULL);
   h->ticking = want;
 }
@@ -289,10 +294,14 @@ void lbox__httpd_run(struct httpd *h)
   if (!h->daemon || h->running)
     return;
   h->running = true;
-  h->dirty = false;
-  MHD_run(h->daemon);
+  bool more = true;
+  for (int i = 0; more && i < MAX_ROUNDS; i++) {
+    MHD_UNSIGNED_LONG_LONG timeout;
+    MHD_run(h->daemon);
+    more = MHD_get_timeout(h->daemon, &timeout) == MHD_YES && timeout == 0;
+  }
   h->running = false;
-  set_ticking(h);
+  set_tick(h, more);
 }
 
 static void on_activity(void *ud, uint32_t events)

@@ -18,7 +18,7 @@ struct httpd {
   struct MHD_Daemon *daemon;
   struct lbox_watch *activity, *tick;
   int tick_fd;
-  bool ticking, running, dirty;
+  bool ticking, running;
   int connections;
   size_t max_body;
   struct conn *all;

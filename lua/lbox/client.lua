@@ -148,7 +148,8 @@ function Client:excerpt(text)
 end
 
 local function host_of(url)
-  return url:match("^%a+://[^/]*@?([^/@]+)") or url
+  local host = (url:match("^%a+://([^/?#]+)") or url):gsub("^.*@", "")
+  return host
 end
 
 --- What a failed transfer means.

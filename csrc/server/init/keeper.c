@@ -48,7 +48,8 @@ static void run_command(const struct lbox_command *c)
   for (int i = 0; i < 3; i++)
     dup2(c->fds[i], i);
   prctl(PR_SET_DUMPABLE, 1);
-  execvpe(c->argv[0], c->argv, c->env);
+  environ = c->env; /* the program is looked for on the command's own PATH */
+  execvp(c->argv[0], c->argv);
   report(c->status_fd, LBOX_STATUS_FAILED, errno);
   _exit(127);
 }

@@ -11,7 +11,7 @@ local COMMANDS = {
   serve = "run the local box server",
 }
 
-local USAGE = [[
+local USAGE = [=[
 usage: lbox [options] [script [args]]
        lbox COMMAND [options]
 
@@ -32,7 +32,7 @@ options of lbox:
   --version       print versions and the parts of the local sandbox
 
 commands:
-]]
+]=]
 
 local function usage()
   local names = {}
@@ -48,7 +48,7 @@ local function usage()
 end
 
 local function complain(message)
-  io.stderr:write("lbox: ", message, "\n")
+  io.stderr:write(message:find("^lbox: ") and "" or "lbox: ", message, "\n")
 end
 
 --- Reads `90`, `90s`, `1500ms`, `5m` as milliseconds.

@@ -1,0 +1,64 @@
+--- Checks of what clients send. What is wrong is answered with 400 and a sentence that names it.
+local errors = require "lbox.errors"
+
+local M = {}
+
+local function refuse(message)
+  errors.raise("api", message, { status_code = 400 })
+end
+
+local function is_list(value)
+  return type(value) == "table" and (next(value) == nil or #value > 0)
+end
+
+local CHECKS = {
+  string = function(v) return type(v) == "string" end,
+  boolean = function(v) return type(v) == "boolean" end,
+  number = function(v) return type(v) == "number" end,
+  object = function(v) return type(v) == "table" and #v == 0 end,
+  strings = function(v)
+    if not is_list(v) then
+      return false
+    end
+    for _, item in ipairs(v) do
+      if type(item) ~= "string" then
+        return false
+      end
+    end
+    return true
+  end,
+}
+local SHOWN = { strings = "a list of strings", object = "an object" }
+
+--- Checks a body against `{ name = "string"… }`; a `!` at the end of a type makes the field required.
+--- Fields not named there are ignored: clients are newer or older than this server.
+function M.check(body, spec)
+  for name, want in pairs(spec) do
+    local kind, required = want:match("^(%a+)(!?)$")
+    local value = body[name]
+    if value == nil then
+      if required == "!" then
+        refuse(("the field %q is required"):format(name))
+      end
+    elseif not CHECKS[kind](value) then
+      refuse(("the field %q must be %s"):format(name, SHOWN[kind] or "a " .. kind))
+    elseif kind == "string" and value:find("\0", 1, true) then
+      refuse(("the field %q must not contain a NUL"):format(name))
+    end
+  end
+  return body
+end
+
+--- An absolute path inside a box.
+function M.path(value, name)
+  if type(value) ~= "string" or value == "" then
+    refuse(("%q is required"):format(name))
+  elseif value:find("\0", 1, true) then
+    refuse(("%q must not contain a NUL"):format(name))
+  elseif #value > 3500 then
+    refuse(("%q is too long"):format(name))
+  end
+  return value:sub(1, 1) == "/" and value or "/workspace/home/" .. value
+end
+
+return M

@@ -1,0 +1,70 @@
+--- The harness `custom`: a program in the box that writes box-sse-v1 events (box-api.md §4.10).
+local core = require "lbox.core"
+local json = require "lbox.json"
+
+local M = {}
+
+local STDERR_KEPT = 4096
+
+local function with_schema(prompt, schema)
+  return prompt .. "\n\nAnswer with one JSON value that matches this JSON Schema, and nothing else:\n"
+    .. json.encode(schema)
+end
+
+--- The command of a run.
+---@param config table  the box's
+---@param ask { prompt: string, schema: table|nil, session_id: string|nil }
+---@return string[] argv, table env
+function M.command(config, ask)
+  local runner = config.custom_runner
+  local argv, env = { runner.command }, {}
+  for _, word in ipairs(runner.args or {}) do
+    argv[#argv + 1] = word
+  end
+  local prompt = ask.prompt
+  if ask.schema then
+    prompt = with_schema(prompt, ask.schema)
+    env.LBOX_JSON_SCHEMA = json.encode(ask.schema)
+  end
+  for _, word in ipairs { "-p", prompt, "--model", config.model or "custom", "--stream" } do
+    argv[#argv + 1] = word
+  end
+  if ask.session_id then
+    argv[#argv + 1] = "--session"
+    argv[#argv + 1] = ask.session_id
+  end
+  return argv, env
+end
+
+--- Reads a running harness: calls `emit(event, data)` for each of its events, in order, and returns the
+--- last line of what it wrote to stderr.
+function M.read(process, emit)
+  local parser = core.sse_parser()
+  local stderr = ""
+  local function drain()
+    local event, data = parser:next()
+    while event do
+      local value = json.decode(data)
+      if type(value) == "table" then
+        emit(event, value)
+      end
+      event, data = parser:next()
+    end
+  end
+  for name, bytes in process.read, process do
+    if name == "stderr" then
+      stderr = (stderr .. bytes):sub(-STDERR_KEPT)
+    else
+      if not parser:feed(bytes) then
+        process:kill()
+        return "an event was larger than 64 MiB"
+      end
+      drain()
+    end
+  end
+  parser:finish()
+  drain()
+  return stderr:match("([^\n]+)%s*$")
+end
+
+return M

@@ -1,0 +1,185 @@
+--- The local box server: who may ask, what is answered, when it ends.
+local async = require "lbox.async"
+local Boxes = require "lbox.server.boxes"
+local data = require "lbox.server.data"
+local errors = require "lbox.errors"
+local listener = require "lbox.server.listener"
+local posix = require "lbox.server.posix"
+local router = require "lbox.server.router"
+local stores = require "lbox.server.store"
+
+local M = {}
+
+local MAX_BODY = 64 * 1024 * 1024
+-- On demand: how long it stays after the last client left.
+local LINGER_MS, LOOK_MS = 30000, 1000
+
+-- ----------------------------------------------------------------------------- who may ask
+
+local function same(a, b)
+  if type(a) ~= "string" or #a ~= #b then
+    return false
+  end
+  local difference = 0
+  for i = 1, #a do
+    difference = difference | (a:byte(i) ~ b:byte(i))
+  end
+  return difference == 0
+end
+
+local LOOPBACK = { ["127.0.0.1"] = true, ["localhost"] = true, ["[::1]"] = true }
+
+--- Raises unless the request may be answered.
+local function admit(server, request)
+  if request.peer == "unix" then
+    local own = posix.getuid()
+    if request.uid ~= own and request.uid ~= 0 then
+      errors.raise("api", "this server belongs to another user", { status_code = 403 })
+    end
+    return
+  end
+  -- A page in a browser can be made to ask here by DNS; it cannot change the Host it asks for.
+  local host = (request:header("Host") or ""):gsub(":%d+$", ""):lower()
+  if not LOOPBACK[host] and host ~= server.listen_host then
+    errors.raise("api", "the Host of the request is not this server", { status_code = 403 })
+  end
+  if not same(request:header("X-Box-Api-Key"), server.data.key) then
+    errors.raise("api", "unauthorized: the API key is missing or wrong", { status_code = 401 })
+  end
+end
+
+local function answer_error(server, request, err)
+  local status, message = 500, "server error"
+  if errors.is(err, "api") then
+    status, message = err.status_code or 500, err.message
+  elseif errors.is(err, "local") then
+    message = err.message
+  else
+    server.log("error: " .. async.describe(err))
+  end
+  if not request.answered then
+    request:answer(status, { error = message })
+  end
+end
+
+local function handle(server, routes, request)
+  local ok, err = pcall(function()
+    admit(server, request)
+    local handler, params = router.find(routes, request.method, request.path)
+    handler(server, request, params)
+    if not request.answered then
+      request:answer(500, { error = "the server gave no answer" })
+    end
+  end)
+  if not ok then
+    local told, why = pcall(answer_error, server, request, err)
+    if not told then
+      server.log("error: " .. tostring(why))
+    end
+  end
+  server.log(("%s %s %s %.1f ms"):format(request.method, request.path, request.status or "-",
+    async.now() - request.began))
+end
+
+-- ------------------------------------------------------------------------------ when it ends
+
+local function connections(server)
+  local n = 0
+  for _, each in ipairs(server.listeners) do
+    n = n + each:connections()
+  end
+  return n
+end
+
+--- Waits for a signal or, on demand, until nobody needs the server any more.
+local function wait_for_end(server, signals, on_demand)
+  local watch = async.fd(signals)
+  local stop = async.op()
+  async.source(watch.id, function()
+    stop:resolve()
+  end)
+  watch.watch:arm("r")
+  if not on_demand then
+    async.wait(stop)
+    return
+  end
+  local left_at = async.now()
+  while not stop.settled do
+    if connections(server) > 0 or server.boxes:busy() then
+      left_at = async.now()
+    elseif async.now() - left_at >= LINGER_MS then
+      return
+    end
+    pcall(async.timeout, LOOK_MS, function() async.wait(stop) end)
+  end
+end
+
+local function listen(server, opts)
+  posix.unlink(server.data.socket)
+  local old = posix.umask(0x3f)
+  local fd, why = posix.listen { unix = server.data.socket }
+  posix.umask(old)
+  if not fd then
+    errors.raise("local", ("cannot listen on %s: %s"):format(server.data.socket, why))
+  end
+  local fds = { fd }
+  -- Any local user may knock when it runs as root; who it is decides (admit).
+  if opts.listen then
+    local host, port = opts.listen:match("^%[?([^%]]*)%]?:(%d+)$")
+    if not host then
+      errors.raise("usage", ("--listen %s: write HOST:PORT"):format(opts.listen))
+    end
+    local tcp, bound = posix.listen { host = host == "localhost" and "127.0.0.1" or host, port = tonumber(port) }
+    if not tcp then
+      errors.raise("local", ("cannot listen on %s: %s"):format(opts.listen, bound))
+    end
+    fds[2] = tcp
+    server.listen_host = host
+    server.url = ("http://%s:%d"):format(host:find(":") and "[" .. host .. "]" or host, bound)
+    if not LOOPBACK[host] and host ~= "::1" then
+      server.log(("warning: %s can be reached from other machines; whoever has the key has these boxes")
+        :format(opts.listen))
+    end
+  end
+  return fds
+end
+
+--- Serves until a signal or the exit rules end it.
+---@param opts { data: string, listen: string|nil, on_demand: boolean|nil, log: fun(line: string),
+---  ready: fun(info: table) }
+function M.serve(opts)
+  local lock = data.lock(opts.data)
+  if not lock then
+    errors.raise("local", ("another server has the data directory %s"):format(opts.data), { code = "locked" })
+  end
+  local signals = assert(posix.signals { "TERM", "INT", "HUP" })
+  local server = { log = opts.log, listeners = {} }
+  async.scope(function(scope)
+    server.scope = scope
+    server.data = data.open(opts.data)
+    server.store = stores.open(server.data.database)
+    server.boxes = Boxes.new(server)
+    server.boxes:sweep()
+    local routes = router.new()
+    for _, fd in ipairs(listen(server, opts)) do
+      server.listeners[#server.listeners + 1] = listener.new {
+        fd = fd, max_body = MAX_BODY, scope = scope,
+        handler = function(request) handle(server, routes, request) end,
+      }
+    end
+    opts.ready { data = opts.data, socket = server.data.socket, url = server.url,
+      key = server.data.key, key_file = server.data.key_file }
+    wait_for_end(server, signals, opts.on_demand)
+    -- No new clients from here on; what a box was doing is failed at the next start.
+    posix.unlink(server.data.socket)
+    for _, each in ipairs(server.listeners) do
+      each:stop()
+    end
+    server.boxes:close()
+    scope:cancel("the server stops")
+  end, { on_error = "wait" })
+  server.store:close()
+  posix.close(lock)
+end
+
+return M

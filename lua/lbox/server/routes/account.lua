@@ -1,0 +1,115 @@
+--- Boxes as a whole: create, list, delete (box-api.md §1.2), and what lbox's own clients ask.
+local core = require "lbox.core"
+local errors = require "lbox.errors"
+local fields = require "lbox.server.fields"
+local json = require "lbox.json"
+local posix = require "lbox.server.posix"
+
+local MAX_LABELS, MAX_LABEL = 5, 20
+local MAX_NAME = 100
+
+local CREATE = {
+  name = "string", labels = "strings", size = "string", keep_alive = "boolean", init_command = "string",
+  model = "string", agent = "string", agent_api_key = "string", custom_runner = "object",
+  runtime = "string", browser = "boolean", env_vars = "object", network_policy = "object",
+  skills = "strings", ephemeral = "boolean", ttl = "number",
+}
+
+local function refuse(status, message)
+  errors.raise("api", message, { status_code = status })
+end
+
+local function check_create(body)
+  fields.check(body, CREATE)
+  if #(body.labels or {}) > MAX_LABELS then
+    refuse(400, ("at most %d labels, got %d"):format(MAX_LABELS, #body.labels))
+  end
+  for _, label in ipairs(body.labels or {}) do
+    if #label > MAX_LABEL or not label:match("^[%w._:%-]+$") then
+      refuse(400, ("label %q: 1 to %d of A-Z a-z 0-9 . _ : -"):format(label, MAX_LABEL))
+    end
+  end
+  if body.name and (#body.name > MAX_NAME or not body.name:match("^[%w._%-]+$")) then
+    refuse(400, ("name %q: 1 to %d of A-Z a-z 0-9 . _ -"):format(body.name, MAX_NAME))
+  end
+  for name, value in pairs(body.env_vars or {}) do
+    if type(name) ~= "string" or not name:match("^[%a_][%w_]*$") then
+      refuse(400, ("env_vars: %q is not a variable name"):format(tostring(name)))
+    elseif type(value) ~= "string" or value:find("\0", 1, true) then
+      refuse(400, ("env_vars: the value of %s must be a string without NUL"):format(name))
+    end
+  end
+  if body.agent and body.agent ~= "custom" then
+    refuse(501, ("the harness %q is not available on local boxes yet: use \"custom\""):format(body.agent))
+  elseif body.agent then
+    local runner = body.custom_runner
+    if not runner then
+      refuse(400, "custom_runner is required for the harness custom")
+    end
+    fields.check(runner, { command = "string!", args = "strings", protocol = "string" })
+    if runner.protocol and runner.protocol ~= "box-sse-v1" then
+      refuse(400, ("protocol %q: only \"box-sse-v1\" is known"):format(runner.protocol))
+    end
+  end
+  local mode = (body.network_policy or {}).mode
+  if mode == "custom" then
+    refuse(501, "network_policy \"custom\" is not available on local boxes yet")
+  elseif mode and mode ~= "allow-all" and mode ~= "deny-all" then
+    refuse(400, ("network_policy.mode %q: allow-all, deny-all or custom"):format(tostring(mode)))
+  end
+  for _, name in ipairs { "browser", "ephemeral", "attach_headers" } do
+    if body[name] and body[name] ~= false and (type(body[name]) ~= "table" or next(body[name])) then
+      refuse(501, name .. " is not available on local boxes yet")
+    end
+  end
+  -- Secrets are used when they are needed and not kept.
+  body.agent_api_key, body.github_token = nil, nil
+  return body
+end
+
+local function create(server, request)
+  local row = server.boxes:create(check_create(request:json()))
+  request:answer(200, server.boxes:describe(row))
+end
+
+local function list(server, request)
+  local label = request.query.label
+  local out = json.array {}
+  for _, row in ipairs(server.store:boxes()) do
+    local labelled = label == nil
+    for _, each in ipairs(row.config.labels or {}) do
+      labelled = labelled or each == label
+    end
+    if labelled then
+      out[#out + 1] = server.boxes:describe(row)
+    end
+  end
+  request:answer(200, out)
+end
+
+local function delete_many(server, request)
+  local ids = fields.check(request:json(), { ids = "strings!" }).ids
+  if #ids == 0 then
+    refuse(400, "ids must contain at least one id")
+  end
+  local rows = {}
+  for i, id in ipairs(ids) do
+    rows[i] = server.boxes:get(id)
+  end
+  for _, row in ipairs(rows) do
+    server.boxes:delete(row)
+  end
+  request:answer(200, {})
+end
+
+local function hello(server, request)
+  request:answer(200, { version = core.version, data = server.data.dir, pid = posix.getpid(),
+    busy = server.boxes:busy() })
+end
+
+return {
+  { "GET", "/lbox/hello", hello },
+  { "POST", "/v2/box", create },
+  { "GET", "/v2/box", list },
+  { "DELETE", "/v2/box", delete_many },
+}

@@ -1,0 +1,192 @@
+--- Commands and code, answered at once or streamed (box-api.md §1.6, §2.2).
+local async = require "lbox.async"
+local errors = require "lbox.errors"
+local fields = require "lbox.server.fields"
+local json = require "lbox.json"
+local posix = require "lbox.server.posix"
+local runs = require "lbox.server.runs"
+
+-- An answer that is sent as a whole holds this much of each of stdout and stderr.
+local MAX_OUTPUT = 16 * 1024 * 1024
+-- Linux takes no longer word in a command line.
+local MAX_CODE = 120 * 1024
+local TIMED_OUT = 124
+
+local EXEC = { command = "strings!", folder = "string" }
+local CODE = { code = "string!", language = "string!", timeout = "number", folder = "string" }
+
+local LANGUAGES = {
+  js = { "node", "-e", package = "nodejs" },
+  ts = { "node", "--experimental-strip-types", "--input-type=module-typescript", "-e", package = "nodejs" },
+  python = { "python3", "-c", package = "python3" },
+}
+
+local function refuse(status, message)
+  errors.raise("api", message, { status_code = status })
+end
+
+local function installed(name)
+  return posix.lstat("/usr/bin/" .. name) or posix.lstat("/usr/local/bin/" .. name)
+end
+
+local function exec_command(server, request, row)
+  local body = fields.check(request:json(), EXEC)
+  if #body.command == 0 then
+    refuse(400, "command must have at least one word")
+  end
+  return { argv = body.command, cwd = server.boxes.folder(body.folder), env = server.boxes.environment(row) }
+end
+
+local node_strips_types -- whether the host's node runs TypeScript
+
+local function code_command(server, request, row)
+  local body = fields.check(request:json(), CODE)
+  local language = LANGUAGES[body.language]
+  if not language then
+    refuse(400, ("language %q: js, ts or python"):format(body.language))
+  elseif not installed(language[1]) then
+    refuse(422, ("%s is not installed on this machine: apt-get install %s"):format(
+      language[1], language.package))
+  elseif #body.code > MAX_CODE then
+    refuse(413, ("the code is larger than %d bytes: write it to a file and run that"):format(MAX_CODE))
+  elseif body.timeout and body.timeout < 0 then
+    refuse(400, "timeout must be at least 0")
+  end
+  if body.language == "ts" and node_strips_types ~= true then
+    local process = server.boxes:sandbox(row):spawn { argv = { "node", "-p",
+      "process.allowedNodeEnvironmentFlags.has('--experimental-strip-types')" }, cwd = "/",
+      env = server.boxes.environment(row) }
+    local output = ""
+    for _, bytes in process.read, process do
+      output = output .. bytes
+    end
+    node_strips_types = output:find("true") ~= nil
+    if not node_strips_types then
+      refuse(422, "the node of this machine does not run TypeScript: it takes node 22.6 or newer")
+    end
+  end
+  local argv = table.move(language, 1, #language, 1, {})
+  argv[#argv + 1] = body.code
+  return { argv = argv, cwd = server.boxes.folder(body.folder), env = server.boxes.environment(row),
+    timeout = body.timeout and body.timeout > 0 and body.timeout or nil }
+end
+
+--- Starts the command as a run; `use(process)` reads it. Returns what `use` does.
+local function run_command(server, row, command, use)
+  local run = runs.begin(server, row, { type = "shell", prompt = runs.text(table.concat(command.argv, " ")) })
+  local timer
+  local ok, result = pcall(server.boxes.working, server.boxes, row, function(box)
+    local process = box:spawn(command)
+    run.process = process
+    if run.cancelled then
+      process:kill()
+    end
+    if command.timeout then
+      timer = async.at(async.now() + command.timeout, function()
+        run.timed_out = true
+        server.scope:spawn(function() pcall(process.kill, process) end)
+      end)
+    end
+    local read, value = pcall(use, process)
+    if not read then
+      -- Whoever wanted the output is gone; the command is not, but nobody reads its pipes any more.
+      pcall(process.kill, process)
+      process:close()
+      error(value, 0)
+    end
+    return value
+  end)
+  if timer then
+    timer:cancel()
+  end
+  local process = run.process
+  local done = process and process.result
+  if not ok then
+    run:finish { status = "failed", error_message = tostring(errors.is(result) and result.message or result) }
+    error(result, 0)
+  end
+  if done.not_started == "directory" then
+    run:finish { status = "failed", error_message = "the folder is not there" }
+    refuse(400, ("folder %q: no such directory"):format(command.cwd))
+  elseif done.stopped then
+    run:finish { status = "failed", error_message = "the box was stopped" }
+    refuse(500, "the box was stopped while the command ran")
+  end
+  local exit_code = run.timed_out and TIMED_OUT or done.exit_code
+  run:finish { status = exit_code == 0 and "completed" or "failed", cpu_ns = done.cpu_ns,
+    memory_peak_bytes = done.memory_peak_bytes }
+  return result, exit_code, done, run
+end
+
+local function not_found(command)
+  return ("%s: command not found\n"):format(command.argv[1])
+end
+
+local function answer_whole(server, request, row, command)
+  local outputs, exit_code, done, run = run_command(server, row, command, function(process)
+    local parts, sizes = { stdout = {}, stderr = {} }, { stdout = 0, stderr = 0 }
+    for name, bytes in process.read, process do
+      parts[name][#parts[name] + 1] = bytes
+      sizes[name] = sizes[name] + #bytes
+      if sizes[name] > MAX_OUTPUT then
+        refuse(413, ("the output is larger than %d bytes and the command was ended: use a stream")
+          :format(MAX_OUTPUT))
+      end
+    end
+    return { stdout = table.concat(parts.stdout), stderr = table.concat(parts.stderr) }
+  end)
+  local stderr = outputs.stderr
+  if done.not_started then
+    stderr = stderr .. not_found(command)
+  elseif run.timed_out then
+    stderr = stderr .. ("timed out after %g ms\n"):format(command.timeout)
+  end
+  request:answer(200, { exit_code = exit_code, output = runs.text(outputs.stdout), error = runs.text(stderr) })
+end
+
+local function answer_stream(server, request, row, command)
+  command.merge = true
+  local writer
+  local function begin()
+    writer = writer or request:stream(200, "text/plain; charset=utf-8")
+    return writer
+  end
+  local ok, err = pcall(function()
+    local _, exit_code, done = run_command(server, row, command, function(process)
+      begin()
+      for _, bytes in process.read, process do
+        writer:write(bytes)
+      end
+    end)
+    if done.not_started then
+      writer:write(not_found(command))
+    end
+    writer:write(("event: exit\ndata: %s\n\n"):format(json.encode { exit_code = exit_code,
+      cpu_ns = done.cpu_ns }))
+    writer:finish()
+  end)
+  if ok then
+    return
+  elseif not writer then
+    error(err, 0)
+  elseif not writer:gone() then
+    local message = errors.is(err) and err.message or "the command could not be run"
+    pcall(writer.write, writer, ("event: error\ndata: %s\n\n"):format(json.encode { error = message }))
+    writer:finish()
+  end
+end
+
+--- A handler that makes a command of the request and answers it.
+local function handler(make, answer)
+  return function(server, request, params)
+    local row = server.boxes:get(params.id)
+    answer(server, request, row, make(server, request, row))
+  end
+end
+
+return {
+  { "POST", "/v2/box/{id}/exec", handler(exec_command, answer_whole) },
+  { "POST", "/v2/box/{id}/exec-stream", handler(exec_command, answer_stream) },
+  { "POST", "/v2/box/{id}/code", handler(code_command, answer_whole) },
+  { "POST", "/v2/box/{id}/code-stream", handler(code_command, answer_stream) },
+}

@@ -1,0 +1,77 @@
+--- Files of a box (box-api.md §1.7), all by way of lbox-init: no path of a box is resolved out here.
+local core = require "lbox.core"
+local errors = require "lbox.errors"
+local fields = require "lbox.server.fields"
+local json = require "lbox.json"
+local runs = require "lbox.server.runs"
+
+local MAX_FILE = 32 * 1024 * 1024
+
+local STATUS = { ENOENT = 404, EACCES = 403, EPERM = 403, EROFS = 403, EISDIR = 400, ENOTDIR = 400,
+  EINVAL = 400, ENAMETOOLONG = 400, ELOOP = 400, EFBIG = 413, ENOSPC = 507 }
+
+--- Does something with the files of a box; what the box says is wrong becomes an HTTP status.
+local function with_files(server, params, fn)
+  local row = server.boxes:get(params.id)
+  local ok, result = pcall(server.boxes.working, server.boxes, row, fn)
+  if ok then
+    return result
+  elseif errors.is(result, "local") and STATUS[result.errno] then
+    errors.raise("api", result.message, { status_code = STATUS[result.errno] })
+  end
+  error(result, 0)
+end
+
+local function check_encoding(encoding)
+  if encoding and encoding ~= "base64" then
+    errors.raise("api", ("encoding %q: only \"base64\" is known"):format(encoding), { status_code = 400 })
+  end
+end
+
+local function read(server, request, params)
+  local path = fields.path(request.query.path, "path")
+  local encoding = request.query.encoding
+  check_encoding(encoding)
+  local bytes = with_files(server, params, function(box)
+    return box:read_file(path, MAX_FILE)
+  end)
+  request:answer(200, { content = encoding and core.base64_encode(bytes) or runs.text(bytes) })
+end
+
+local function write(server, request, params)
+  local body = fields.check(request:json(), { content = "string!", encoding = "string" })
+  local path = fields.path(body.path, "path")
+  check_encoding(body.encoding)
+  local bytes = body.content
+  if body.encoding then
+    bytes = core.base64_decode(bytes)
+    if not bytes then
+      errors.raise("api", "content is not base64", { status_code = 400 })
+    end
+  end
+  with_files(server, params, function(box)
+    box:write_file(path, bytes)
+  end)
+  request:answer(200, {})
+end
+
+local function list(server, request, params)
+  local folder = server.boxes.folder(request.query.folder)
+  fields.path(folder, "folder")
+  local entries = with_files(server, params, function(box)
+    return box:list(folder)
+  end)
+  local files = json.array {}
+  for i, entry in ipairs(entries) do
+    local name = runs.text(entry.name)
+    files[i] = { name = name, path = folder:gsub("/+$", "") .. "/" .. name, size = entry.size,
+      is_dir = entry.type == "directory", mod_time = os.date("!%Y-%m-%dT%H:%M:%SZ", entry.mtime) }
+  end
+  request:answer(200, { files = files })
+end
+
+return {
+  { "GET", "/v2/box/{id}/files/read", read },
+  { "POST", "/v2/box/{id}/files/write", write },
+  { "GET", "/v2/box/{id}/files/list", list },
+}

@@ -1,0 +1,154 @@
+--- What the server remembers: boxes and runs, in SQLite. A row is written before the answer that tells
+--- of it, so that a server killed at any moment has lost nothing it said.
+local json = require "lbox.json"
+local sqlite = require "lbox.server.sqlite"
+
+local M = {}
+
+local SCHEMA_VERSION = 1
+
+local SCHEMA = [[
+  CREATE TABLE boxes (
+    id TEXT PRIMARY KEY,
+    name TEXT,
+    status TEXT NOT NULL,
+    uid INTEGER,
+    config TEXT NOT NULL,       -- what create was given, as JSON
+    session_id TEXT,
+    created_at INTEGER NOT NULL,
+    updated_at INTEGER NOT NULL
+  );
+  CREATE UNIQUE INDEX boxes_name ON boxes(name) WHERE name IS NOT NULL;
+  CREATE TABLE runs (
+    number INTEGER PRIMARY KEY AUTOINCREMENT,
+    id TEXT NOT NULL UNIQUE,
+    box_id TEXT NOT NULL REFERENCES boxes(id) ON DELETE CASCADE,
+    type TEXT NOT NULL,         -- agent or shell
+    status TEXT NOT NULL,       -- running, completed, failed, cancelled
+    prompt TEXT, model TEXT, output TEXT, error_message TEXT, session_id TEXT,
+    input_tokens INTEGER NOT NULL DEFAULT 0,
+    output_tokens INTEGER NOT NULL DEFAULT 0,
+    cached_input_tokens INTEGER,
+    cost_usd REAL NOT NULL DEFAULT 0,
+    duration_ms INTEGER NOT NULL DEFAULT 0,
+    cpu_ns INTEGER, memory_peak_bytes INTEGER,
+    created_at INTEGER NOT NULL, completed_at INTEGER
+  );
+  CREATE INDEX runs_of_box ON runs(box_id, number);
+]]
+
+---@class lbox.server.Store
+local Store = {}
+Store.__index = Store
+
+--- Opens the database of a data directory. Runs that were going when the server ended are failed, and
+--- boxes paused: nothing of theirs is running now.
+function M.open(path)
+  local db = sqlite.open(path)
+  db:exec("PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL; PRAGMA foreign_keys=ON;")
+  local version = db:row("PRAGMA user_version").user_version
+  if version == 0 then
+    db:exec("BEGIN;" .. SCHEMA .. ("PRAGMA user_version=%d; COMMIT;"):format(SCHEMA_VERSION))
+  elseif version ~= SCHEMA_VERSION then
+    db:close()
+    error(("the database %s is of version %d, this lbox reads %d"):format(path, version, SCHEMA_VERSION), 0)
+  end
+  db:run("UPDATE runs SET status = 'failed', error_message = 'the server stopped', completed_at = ? "
+    .. "WHERE status = 'running'", os.time())
+  db:run("UPDATE boxes SET status = 'paused' WHERE status != 'error'")
+  return setmetatable({ db = db }, Store)
+end
+
+function Store:close()
+  self.db:close()
+end
+
+-- ------------------------------------------------------------------------------------ boxes
+
+local function box_of(row)
+  if row then
+    row.config = json.decode(row.config)
+  end
+  return row
+end
+
+function Store:add_box(box)
+  self.db:run("INSERT INTO boxes (id, name, status, uid, config, created_at, updated_at) "
+    .. "VALUES (?, ?, ?, ?, ?, ?, ?)", box.id, box.name, box.status, box.uid, json.encode(box.config),
+    box.created_at, box.updated_at)
+end
+
+--- The box with this id or, failing that, this name.
+function Store:box(key)
+  return box_of(self.db:row("SELECT * FROM boxes WHERE id = ?", key)
+    or self.db:row("SELECT * FROM boxes WHERE name = ?", key))
+end
+
+function Store:boxes()
+  local rows = self.db:rows("SELECT * FROM boxes ORDER BY created_at DESC, rowid DESC")
+  for _, row in ipairs(rows) do
+    box_of(row)
+  end
+  return rows
+end
+
+function Store:set_box(id, field, value)
+  assert(field == "status" or field == "session_id")
+  self.db:run(("UPDATE boxes SET %s = ?, updated_at = ? WHERE id = ?"):format(field), value, os.time(), id)
+end
+
+function Store:remove_box(id)
+  self.db:run("DELETE FROM boxes WHERE id = ?", id)
+end
+
+--- The lowest uid from `first` on that no box has.
+function Store:free_uid(first)
+  local row = self.db:row("SELECT max(uid) AS top FROM boxes")
+  local top = row and row.top
+  if not top or top < first then
+    return first
+  end
+  local gap = self.db:row("SELECT min(uid) + 1 AS free FROM boxes b WHERE uid >= ? AND NOT EXISTS "
+    .. "(SELECT 1 FROM boxes c WHERE c.uid = b.uid + 1)", first - 1)
+  return gap and gap.free or top + 1
+end
+
+-- ------------------------------------------------------------------------------------- runs
+
+function Store:add_run(run)
+  self.db:run("INSERT INTO runs (id, box_id, type, status, prompt, model, created_at) "
+    .. "VALUES (?, ?, ?, 'running', ?, ?, ?)", run.id, run.box_id, run.type, run.prompt, run.model,
+    run.created_at)
+end
+
+local END_FIELDS = { "status", "output", "error_message", "session_id", "input_tokens",
+  "output_tokens", "cached_input_tokens", "cost_usd", "duration_ms", "cpu_ns", "memory_peak_bytes" }
+local NOT_NULL = { input_tokens = 0, output_tokens = 0, cost_usd = 0, duration_ms = 0 }
+
+--- Writes the end of a run.
+function Store:end_run(run)
+  local sets, values = {}, {}
+  for i, field in ipairs(END_FIELDS) do
+    sets[i] = field .. " = ?"
+    local value = run[field]
+    if value == nil then
+      value = NOT_NULL[field]
+    end
+    values[i] = value
+  end
+  local n = #END_FIELDS
+  values[n + 1], values[n + 2] = os.time(), run.id
+  self.db:run("UPDATE runs SET " .. table.concat(sets, ", ") .. ", completed_at = ? WHERE id = ?",
+    table.unpack(values, 1, n + 2))
+end
+
+--- Runs of a box, newest first.
+function Store:runs(box_id, limit)
+  return self.db:rows("SELECT * FROM runs WHERE box_id = ? ORDER BY number DESC LIMIT ?", box_id, limit)
+end
+
+function Store:run(box_id, id)
+  return self.db:row("SELECT * FROM runs WHERE box_id = ? AND id = ?", box_id, id)
+end
+
+return M
