@@ -18,6 +18,15 @@ void lbox_buf_free(struct lbox_buf *b)
   *b = (struct lbox_buf){.max = b->max};
 }
 
+/* A capacity of at least `need` that is at least twice the old one. */
+static size_t grown(size_t cap, size_t need)
+{
+  size_t next = cap > SIZE_MAX / 2 ? SIZE_MAX : cap * 2;
+  if (next < FIRST_CAPACITY)
+    next = FIRST_CAPACITY;
+  return next > need ? next : need;
+}
+
 static bool make_room(struct lbox_buf *b, size_t n)
 {
   size_t len = lbox_buf_len(b);
@@ -25,24 +34,21 @@ static bool make_room(struct lbox_buf *b, size_t n)
     return false;
   if (b->cap - b->end >= n)
     return true;
-  /* Moving is worth it only when it frees at least half: else a slow reader makes it quadratic. */
-  if (b->cap - len >= n && b->start >= b->cap / 2) {
+  /* Moving must gain as much as it copies, else a slow reader would make it quadratic. */
+  if (b->cap - len >= n && b->start >= len) {
     memmove(b->base, b->base + b->start, len);
-    b->start = 0;
-    b->end = len;
-    return true;
+  } else {
+    size_t cap = grown(b->cap, len + n);
+    char *base = b->start ? malloc(cap) : realloc(b->base, cap);
+    if (!base)
+      return false;
+    if (b->start) {
+      memcpy(base, b->base + b->start, len);
+      free(b->base);
+    }
+    b->base = base;
+    b->cap = cap;
   }
-  size_t cap = b->cap ? b->cap : FIRST_CAPACITY;
-  while (cap - len < n)
-    cap = cap > SIZE_MAX / 2 ? SIZE_MAX : cap * 2;
-  char *base = malloc(cap);
-  if (!base)
-    return false;
-  if (len)
-    memcpy(base, b->base + b->start, len);
-  free(b->base);
-  b->base = base;
-  b->cap = cap;
   b->start = 0;
   b->end = len;
   return true;

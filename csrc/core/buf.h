@@ -19,10 +19,10 @@ struct lbox_buf {
 void lbox_buf_init(struct lbox_buf *b, size_t max);
 void lbox_buf_free(struct lbox_buf *b);
 
-/* Unread bytes; valid until the next append. */
+/* Unread bytes; valid until the next append. NULL while nothing was ever appended. */
 static inline char *lbox_buf_data(struct lbox_buf *b)
 {
-  return b->base + b->start;
+  return b->base ? b->base + b->start : NULL;
 }
 
 static inline size_t lbox_buf_len(const struct lbox_buf *b)
@@ -30,7 +30,7 @@ static inline size_t lbox_buf_len(const struct lbox_buf *b)
   return b->end - b->start;
 }
 
-/* Appends n bytes. False when that would exceed the maximum or memory is out; nothing is added then. */
+/* Appends n bytes, or none and false when that would exceed the maximum or memory is out. */
 bool lbox_buf_append(struct lbox_buf *b, const void *bytes, size_t n);
 
 /* Drops n bytes from the front. The bytes stay where they are until the next append. */

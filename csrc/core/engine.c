@@ -27,11 +27,25 @@ struct lbox_watch {
   struct lbox_watch *next_dead;
 };
 
-static pthread_once_t curl_once = PTHREAD_ONCE_INIT;
+static pthread_once_t once = PTHREAD_ONCE_INIT;
 
-static void init_curl(void)
+/* How often this process is a forked child, seen from the one that made its first engine. */
+static unsigned forks;
+
+static void on_fork(void)
+{
+  forks++;
+}
+
+static void init_process(void)
 {
   curl_global_init(CURL_GLOBAL_DEFAULT);
+  pthread_atfork(NULL, NULL, on_fork);
+}
+
+void lbox__err_memory(struct lbox_err *err)
+{
+  *err = (struct lbox_err){.rc = LBOX_ENOMEM, .text = "not enough memory"};
 }
 
 void lbox__err_sys(struct lbox_err *err, const char *what)
@@ -41,10 +55,24 @@ void lbox__err_sys(struct lbox_err *err, const char *what)
   snprintf(err->text, sizeof err->text, "%s: %s", what, strerror(errno));
 }
 
+/* --- what the descriptor shows ---------------------------------------------------------------- */
+
+static bool is_pending(const struct lbox_engine *e)
+{
+  return e->woken || e->ready_head || e->resume_head;
+}
+
+/* The nearer of libcurl's time and the host's deadline. */
+static int64_t next_time(const struct lbox_engine *e)
+{
+  int64_t at = e->deadline_at;
+  return e->curl_at >= 0 && (at < 0 || e->curl_at < at) ? e->curl_at : at;
+}
+
 static void signal_host(struct lbox_engine *e)
 {
-  bool want = e->woken || e->ready_head || e->resume_head;
-  if (want == e->signalled || e->closed)
+  bool want = is_pending(e);
+  if (want == e->signalled)
     return;
   uint64_t one = 1;
   if (want)
@@ -53,34 +81,29 @@ static void signal_host(struct lbox_engine *e)
     e->signalled = read(e->wake_fd, &one, sizeof one) != (ssize_t)sizeof one;
 }
 
-/* The timer shows the nearer of libcurl's time and the host's deadline. */
+/* A timer that goes off too early costs one empty step; setting it each time would cost more. */
 static void arm_timer(struct lbox_engine *e)
 {
-  int64_t at = e->deadline_at;
-  if (e->curl_at >= 0 && (at < 0 || e->curl_at < at))
-    at = e->curl_at;
-  if (at == e->armed_at || e->closed)
+  int64_t at = next_time(e);
+  if (at < 0 || (e->armed_at >= 0 && e->armed_at <= at))
     return;
-  e->armed_at = at;
   struct itimerspec spec = {0};
-  if (at >= 0) {
-    spec.it_value.tv_sec = at / 1000000;
-    spec.it_value.tv_nsec = (at % 1000000) * 1000;
-    if (spec.it_value.tv_sec == 0 && spec.it_value.tv_nsec == 0)
-      spec.it_value.tv_nsec = 1; /* all zero would disarm */
-  }
-  timerfd_settime(e->timer_fd, TFD_TIMER_ABSTIME, &spec, NULL);
+  spec.it_value.tv_sec = at / 1000000;
+  spec.it_value.tv_nsec = (at % 1000000) * 1000;
+  if (at == 0)
+    spec.it_value.tv_nsec = 1; /* all zero would disarm */
+  if (timerfd_settime(e->timer_fd, TFD_TIMER_ABSTIME, &spec, NULL) == 0)
+    e->armed_at = at;
 }
 
-void lbox__engine_curl_timer(struct lbox_engine *e, int64_t at_us)
+/* Only a host that polls the descriptor needs to see on it what step knows anyway. A forked child
+   shares the descriptors with its parent and must leave them alone. */
+void lbox__engine_changed(struct lbox_engine *e)
 {
-  e->curl_at = at_us;
-  arm_timer(e);
-}
-
-void lbox__engine_signal(struct lbox_engine *e)
-{
+  if (!e->polled || e->stepping || e->closed || lbox_engine_forked(e))
+    return;
   signal_host(e);
+  arm_timer(e);
 }
 
 /* The wake-up and the timer only make the descriptor readable; step looks at the state itself. */
@@ -107,14 +130,14 @@ static void free_engine(struct lbox_engine *e)
 
 enum lbox_rc lbox_engine_new(struct lbox_engine **out, struct lbox_err *err)
 {
-  pthread_once(&curl_once, init_curl);
+  pthread_once(&once, init_process);
   struct lbox_engine *e = calloc(1, sizeof *e);
   if (!e) {
-    *err = (struct lbox_err){.rc = LBOX_ENOMEM, .text = "not enough memory"};
+    lbox__err_memory(err);
     return LBOX_ENOMEM;
   }
   e->refs = 1;
-  e->pid = getpid();
+  e->forks = forks;
   e->deadline_at = e->curl_at = e->armed_at = -1;
   e->epoll_fd = e->wake_fd = e->timer_fd = -1;
 
@@ -131,7 +154,7 @@ enum lbox_rc lbox_engine_new(struct lbox_engine **out, struct lbox_err *err)
   e->timer_watch = lbox_engine_watch(e, e->timer_fd, EPOLLIN, on_timer, e, err);
   if (!e->wake_watch || !e->timer_watch)
     goto fail;
-  if (lbox__http_open(e, err) != LBOX_OK)
+  if (lbox__multi_open(e, err) != LBOX_OK)
     goto fail;
   *out = e;
   return LBOX_OK;
@@ -167,7 +190,7 @@ void lbox_engine_close(struct lbox_engine *e)
   if (e->closed)
     return;
   if (!lbox_engine_forked(e))
-    lbox__http_close(e);
+    lbox__multi_close(e);
   e->closed = true;
   if (e->wake_watch)
     lbox_watch_close(e->wake_watch);
@@ -190,79 +213,88 @@ bool lbox_engine_closed(const struct lbox_engine *e)
 
 bool lbox_engine_forked(const struct lbox_engine *e)
 {
-  return getpid() != e->pid;
+  return e->forks != forks;
 }
 
-int lbox_engine_pollfd(const struct lbox_engine *e)
+int lbox_engine_pollfd(struct lbox_engine *e)
 {
+  e->polled = true;
+  lbox__engine_changed(e);
   return e->epoll_fd;
 }
 
 int64_t lbox_engine_timeout(const struct lbox_engine *e)
 {
-  if (e->woken || e->ready_head || e->resume_head)
+  if (is_pending(e))
     return 0;
-  int64_t at = e->armed_at;
+  int64_t at = next_time(e);
   if (at < 0)
     return -1;
   int64_t left = at - lbox_now_us();
   return left <= 0 ? 0 : (left + 999) / 1000;
 }
 
-static int wait_time(const struct lbox_engine *e, int64_t max_wait_ms)
+/* --- the step --------------------------------------------------------------------------------- */
+
+void lbox__pipe_block(struct lbox__pipe_guard *guard)
 {
-  if (e->woken || e->ready_head || e->resume_head)
-    return 0;
-  if (max_wait_ms < 0)
-    return -1;
-  return max_wait_ms > INT32_MAX ? INT32_MAX : (int)max_wait_ms;
+  sigset_t set;
+  sigemptyset(&set);
+  sigaddset(&set, SIGPIPE);
+  pthread_sigmask(SIG_BLOCK, &set, &guard->old);
 }
 
-static void run_watches(struct lbox_engine *e, int64_t max_wait_ms)
+void lbox__pipe_restore(const struct lbox__pipe_guard *guard)
 {
-  struct epoll_event events[STEP_BUDGET];
-  int n = epoll_wait(e->epoll_fd, events, STEP_BUDGET, wait_time(e, max_wait_ms));
-  for (int i = 0; i < n; i++) {
-    struct lbox_watch *w = events[i].data.ptr;
-    if (!w->closed)
-      w->fn(w->ud, events[i].events);
-  }
+  if (sigismember(&guard->old, SIGPIPE))
+    return; /* then one may have been pending before, and it is not ours to take */
+  const struct timespec none = {0};
+  sigset_t set;
+  sigemptyset(&set);
+  sigaddset(&set, SIGPIPE);
+  while (sigtimedwait(&set, NULL, &none) < 0 && errno == EINTR)
+    ;
+  pthread_sigmask(SIG_SETMASK, &guard->old, NULL);
+}
+
+static int wait_for_events(struct lbox_engine *e, struct epoll_event *events, int64_t max_wait_ms)
+{
+  int64_t at = next_time(e);
+  if (is_pending(e) || (at >= 0 && at <= lbox_now_us()))
+    max_wait_ms = 0;
+  else if (max_wait_ms != 0)
+    arm_timer(e);
+  int wait = max_wait_ms < 0 ? -1 : max_wait_ms > INT32_MAX ? INT32_MAX : (int)max_wait_ms;
+  return epoll_wait(e->epoll_fd, events, STEP_BUDGET, wait);
 }
 
 bool lbox_engine_step(struct lbox_engine *e, int64_t max_wait_ms)
 {
-  if (e->closed)
+  if (e->closed || lbox_engine_forked(e))
     return false;
-  /* A peer that closed must show as an error of the transfer, not as a signal to the host. */
-  sigset_t pipe_set, old_set, pending;
-  sigemptyset(&pipe_set);
-  sigaddset(&pipe_set, SIGPIPE);
-  sigpending(&pending);
-  pthread_sigmask(SIG_BLOCK, &pipe_set, &old_set);
+  struct epoll_event events[STEP_BUDGET];
+  struct lbox__pipe_guard guard;
+  int n = wait_for_events(e, events, max_wait_ms);
 
+  lbox__pipe_block(&guard);
   e->stepping++;
-  run_watches(e, max_wait_ms);
-  int64_t now = lbox_now_us();
-  if (e->curl_at >= 0 && now >= e->curl_at) {
-    e->curl_at = -1;
-    lbox__http_timeout(e);
+  for (int i = 0; i < n; i++) {
+    const struct lbox_watch *w = events[i].data.ptr;
+    if (!w->closed)
+      w->fn(w->ud, events[i].events);
   }
-  lbox__http_work(e);
-  if (e->deadline_at >= 0 && now >= e->deadline_at)
-    e->deadline_at = -1;
-  arm_timer(e);
-  if (--e->stepping == 0)
-    bury(e);
-  signal_host(e);
+  lbox__multi_work(e);
+  e->stepping--;
+  bury(e);
+  lbox__pipe_restore(&guard);
 
-  if (!sigismember(&old_set, SIGPIPE) && !sigismember(&pending, SIGPIPE)) {
-    struct timespec none = {0};
-    while (sigtimedwait(&pipe_set, NULL, &none) < 0 && errno == EINTR)
-      ;
-  }
-  pthread_sigmask(SIG_SETMASK, &old_set, NULL);
+  if (e->deadline_at >= 0 && lbox_now_us() >= e->deadline_at)
+    e->deadline_at = -1;
+  lbox__engine_changed(e);
   return e->ready_head != NULL;
 }
+
+/* --- the ready queue -------------------------------------------------------------------------- */
 
 uint64_t lbox_engine_ready(struct lbox_engine *e)
 {
@@ -276,13 +308,13 @@ uint64_t lbox_engine_ready(struct lbox_engine *e)
 void lbox_engine_deadline(struct lbox_engine *e, int64_t at_us)
 {
   e->deadline_at = at_us;
-  arm_timer(e);
+  lbox__engine_changed(e);
 }
 
 void lbox_engine_wake(struct lbox_engine *e, bool on)
 {
   e->woken = on;
-  signal_host(e);
+  lbox__engine_changed(e);
 }
 
 uint64_t lbox_engine_next_id(struct lbox_engine *e)
@@ -302,8 +334,7 @@ void lbox_engine_post(struct lbox_engine *e, struct lbox_ready *node)
   else
     e->ready_head = node;
   e->ready_tail = node;
-  if (!e->stepping)
-    signal_host(e);
+  lbox__engine_changed(e);
 }
 
 void lbox_engine_unpost(struct lbox_engine *e, struct lbox_ready *node)
@@ -314,21 +345,21 @@ void lbox_engine_unpost(struct lbox_engine *e, struct lbox_ready *node)
   *(node->prev ? &node->prev->next : &e->ready_head) = node->next;
   *(node->next ? &node->next->prev : &e->ready_tail) = node->prev;
   node->prev = node->next = NULL;
-  if (!e->ready_head && !e->stepping)
-    signal_host(e);
+  lbox__engine_changed(e);
 }
 
-struct lbox_watch *lbox_engine_watch(struct lbox_engine *e, int fd, uint32_t events, lbox_watch_fn fn,
-                                     void *ud, struct lbox_err *err)
+/* --- watches ---------------------------------------------------------------------------------- */
+
+struct lbox_watch *lbox_engine_watch(struct lbox_engine *e, int fd, uint32_t events,
+                                     lbox_watch_fn fn, void *ud, struct lbox_err *err)
 {
   struct lbox_watch *w = calloc(1, sizeof *w);
   if (!w) {
-    *err = (struct lbox_err){.rc = LBOX_ENOMEM, .text = "not enough memory"};
+    lbox__err_memory(err);
     return NULL;
   }
   *w = (struct lbox_watch){.engine = e, .fd = fd, .fn = fn, .ud = ud};
-  lbox_watch_set(w, events);
-  if (events && !w->added) {
+  if (!lbox_watch_set(w, events)) {
     lbox__err_sys(err, "cannot watch the descriptor");
     free(w);
     return NULL;
@@ -336,32 +367,49 @@ struct lbox_watch *lbox_engine_watch(struct lbox_engine *e, int fd, uint32_t eve
   return w;
 }
 
-void lbox_watch_set(struct lbox_watch *w, uint32_t events)
+/* libcurl closes descriptors and opens others of the same number without a word in between. */
+static bool add_or_modify(struct lbox_watch *w, uint32_t events)
 {
-  if (w->closed || (w->added && events == w->events))
-    return;
   struct epoll_event event = {.events = events, .data.ptr = w};
   int epoll_fd = w->engine->epoll_fd;
-  w->events = events;
-  if (events == 0) {
-    if (w->added)
-      epoll_ctl(epoll_fd, EPOLL_CTL_DEL, w->fd, NULL);
-    w->added = false;
-    return;
+  if (w->added && epoll_ctl(epoll_fd, EPOLL_CTL_MOD, w->fd, &event) == 0)
+    return true;
+  if (w->added && errno != ENOENT)
+    return false;
+  if (epoll_ctl(epoll_fd, EPOLL_CTL_ADD, w->fd, &event) == 0)
+    return true;
+  return errno == EEXIST && epoll_ctl(epoll_fd, EPOLL_CTL_MOD, w->fd, &event) == 0;
+}
+
+static bool is_usable(const struct lbox_engine *e)
+{
+  return e->epoll_fd >= 0 && !lbox_engine_forked(e);
+}
+
+bool lbox_watch_set(struct lbox_watch *w, uint32_t events)
+{
+  if (w->added && events == w->events && !(events & EPOLLONESHOT))
+    return true;
+  if (!is_usable(w->engine)) {
+    errno = EBADF;
+    return false;
   }
-  /* A descriptor number may have been closed and used again behind our back: try the other call. */
-  int first = w->added ? EPOLL_CTL_MOD : EPOLL_CTL_ADD;
-  int second = w->added ? EPOLL_CTL_ADD : EPOLL_CTL_MOD;
-  w->added = epoll_ctl(epoll_fd, first, w->fd, &event) == 0 ||
-             ((errno == ENOENT || errno == EEXIST) && epoll_ctl(epoll_fd, second, w->fd, &event) == 0);
+  w->events = events;
+  if (events) {
+    w->added = add_or_modify(w, events);
+    return w->added;
+  }
+  if (w->added)
+    epoll_ctl(w->engine->epoll_fd, EPOLL_CTL_DEL, w->fd, NULL);
+  w->added = false;
+  return true;
 }
 
 void lbox_watch_close(struct lbox_watch *w)
 {
   struct lbox_engine *e = w->engine;
-  if (w->added && e->epoll_fd >= 0)
+  if (w->added && is_usable(e))
     epoll_ctl(e->epoll_fd, EPOLL_CTL_DEL, w->fd, NULL);
-  w->added = false;
   w->closed = true;
   if (e->stepping) {
     w->next_dead = e->dead;

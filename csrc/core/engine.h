@@ -6,8 +6,9 @@
 ** Nothing here knows Lua. Whatever happens is put on the ready queue as a number (the id of a
 ** request or of a watch), which the caller pops after step returned.
 **
-** An engine belongs to one thread and to the process that made it; in a forked child every call but
-** unref is refused (lbox_engine_forked).
+** An engine belongs to one thread and to the process that made it. A forked child shares the
+** kernel's side of it with its parent, so there nothing works any more (lbox_engine_forked) but
+** closing and dropping it, which does not disturb the parent.
 */
 #ifndef LBOX_ENGINE_H
 #define LBOX_ENGINE_H
@@ -44,19 +45,21 @@ void lbox_engine_close(struct lbox_engine *e);
 bool lbox_engine_closed(const struct lbox_engine *e);
 bool lbox_engine_forked(const struct lbox_engine *e);
 
-int lbox_engine_pollfd(const struct lbox_engine *e);
+/* Readable whenever step has something to do. It may now and then be readable for nothing. */
+int lbox_engine_pollfd(struct lbox_engine *e);
 
 /* Milliseconds until step has something to do: 0 now, -1 nothing is awaited by time. */
 int64_t lbox_engine_timeout(const struct lbox_engine *e);
 
 /* Waits at most max_wait_ms (-1: as long as it takes) and works off what happened, within a budget.
-   Returns early on a signal. Returns whether anything is on the ready queue. */
+   Returns early on a signal, and now and then for nothing. Returns whether anything is on the ready
+   queue. */
 bool lbox_engine_step(struct lbox_engine *e, int64_t max_wait_ms);
 
 /* The next id that became ready, 0 when there is none. */
 uint64_t lbox_engine_ready(struct lbox_engine *e);
 
-/* Absolute time (lbox_now_us) at which the descriptor becomes readable and step returns; -1: none. */
+/* Absolute time (lbox_now_us) at which the descriptor is readable and step returns; -1: none. */
 void lbox_engine_deadline(struct lbox_engine *e, int64_t at_us);
 
 /* While on, the descriptor stays readable and timeout is 0: the host has work of its own to do. */
@@ -67,12 +70,14 @@ uint64_t lbox_engine_next_id(struct lbox_engine *e);
 void lbox_engine_post(struct lbox_engine *e, struct lbox_ready *node);
 void lbox_engine_unpost(struct lbox_engine *e, struct lbox_ready *node);
 
-/* Watches a descriptor, which stays the caller's. `fn` runs inside step and may touch C memory, post,
-   and close watches, its own included. NULL on failure. Events are EPOLL* bits, level triggered. */
+/* Watches a descriptor, which stays the caller's and must not be closed before the watch. `fn` runs
+   inside step and may touch C memory, post, and close watches, its own included. NULL on failure.
+   Events are EPOLL* bits, level triggered, or with EPOLLONESHOT until they are set again. */
 typedef void (*lbox_watch_fn)(void *ud, uint32_t events);
-struct lbox_watch *lbox_engine_watch(struct lbox_engine *e, int fd, uint32_t events, lbox_watch_fn fn,
-                                     void *ud, struct lbox_err *err);
-void lbox_watch_set(struct lbox_watch *w, uint32_t events);
+struct lbox_watch *lbox_engine_watch(struct lbox_engine *e, int fd, uint32_t events,
+                                     lbox_watch_fn fn, void *ud, struct lbox_err *err);
+/* Sets other events, 0 for none. False with errno when the kernel cannot watch that descriptor. */
+bool lbox_watch_set(struct lbox_watch *w, uint32_t events);
 /* The watch is gone for the caller at once, and its callback is not called again. */
 void lbox_watch_close(struct lbox_watch *w);
 

@@ -2,6 +2,9 @@
 
 #include <string.h>
 
+/* Bytes of line ends after the data; a program that prints more was not a tail, and is not held. */
+enum { MAX_LINE_ENDS = 4 };
+
 enum match { NO, MAYBE, TAIL };
 
 struct tail {
@@ -39,21 +42,25 @@ static enum match judge(const char *s, size_t n, bool eof, struct tail *tail)
     m = literal(s, n, &at, "data:");
   if (m != TAIL)
     return m;
-  while (at < n && s[at] == ' ')
-    at++;
-  const char *newline = memchr(s + at, '\n', n - at);
-  size_t end = newline ? (size_t)(newline - s) : n;
-  if (end - at > LBOX_EXEC_MAX_DATA)
+  size_t left = n - at;
+  size_t line = left > LBOX_EXEC_MAX_DATA ? LBOX_EXEC_MAX_DATA + 1 : left;
+  const char *newline = memchr(s + at, '\n', line);
+  if (!newline && line > LBOX_EXEC_MAX_DATA)
     return NO;
+  size_t end = newline ? (size_t)(newline - s) : n;
+  while (at < end && s[at] == ' ')
+    at++;
   tail->json = at;
   tail->json_len = end - at;
   if (!newline)
     return eof && end > at ? TAIL : MAYBE;
+  if (end == at || n - end > MAX_LINE_ENDS)
+    return NO;
   for (size_t i = end; i < n; i++) {
     if (s[i] != '\n' && s[i] != '\r')
       return NO;
   }
-  return end > at ? TAIL : NO;
+  return TAIL;
 }
 
 /* The first offset from `from` on where a tail could begin, n when there is none. */

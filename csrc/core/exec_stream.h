@@ -1,7 +1,8 @@
 /*
-** Streams of a command's output: raw bytes, then a tail
+** Streams of a command's output: raw bytes, then a tail that says how it ended, one of
 **
-**     event: exit\n data: {"exit_code":N,"cpu_ns":N}\n\n      or      event: error\n data: {…}\n\n
+**     event: exit\n  data: {"exit_code":N,"cpu_ns":N}\n\n
+**     event: error\n data: {"error":"..."}\n\n
 **
 ** The tail counts only as the very end of the body, so a program that prints one cannot forge its
 ** exit; and whatever could still become the tail is held back, so that it never shows as output.

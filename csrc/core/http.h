@@ -2,11 +2,11 @@
 ** HTTP requests over an engine. A request collects its answer's bytes in a buffer; who reads it (a
 ** parser, Lua) consumes them, and a buffer nobody reads stops the transfer at a high-water mark.
 **
-** A POST is never sent twice: libcurl would silently repeat it when a reused connection closes before
-** the answer, so its body cannot be rewound once a byte left, and without a body, or when the
-** connection idled, it gets a fresh connection.
+** A POST (or anything that is not idempotent) is never sent twice: libcurl would silently repeat it
+** when a reused connection closes before the answer, so its body cannot be rewound once a byte
+** left, and without a body, or when the connection idled, it gets a fresh connection.
 **
-** References: one is the caller's, one the engine's while the transfer runs. No call here calls back.
+** References: one is the caller's, one the engine's while the transfer runs. Nothing calls back.
 */
 #ifndef LBOX_HTTP_H
 #define LBOX_HTTP_H
@@ -22,10 +22,11 @@ struct lbox_http;
 
 struct lbox_http_options {
   const char *method, *url;
-  const char *const *headers; /* "Name: value", ended by NULL; may be NULL */
+  const char *const *headers; /* "Name: value" without line breaks, ended by NULL; may be NULL */
   const char *body;           /* may be NULL; copied */
   size_t body_len;
-  bool stream;     /* the body may be left unread: HTTP/1.1, a connection of its own, flow control */
+  bool stream; /* the body may be left unread: HTTP/1.1, a connection of its own, flow control */
+  bool http1;  /* HTTP/1.1 also for a body that is read whole */
   size_t max_body; /* most bytes of the answer held at a time */
   const char *unix_socket, *proxy, *no_proxy, *ca_file; /* may be NULL */
 };
@@ -46,8 +47,9 @@ enum lbox_http_failure {
   LBOX_HTTP_OTHER
 };
 
-/* Starts a request. The caller gets a reference. NULL only when memory is out or the engine is closed
-   (err says which); every other trouble shows as a failed request. */
+/* Starts a request. The options are borrowed for the call. The caller gets a reference. NULL only
+   when memory is out, libcurl lacks something, or the engine is closed or another process's (err
+   says which); every other trouble shows as a failed request. */
 struct lbox_http *lbox_http_start(struct lbox_engine *e, const struct lbox_http_options *opts,
                                   struct lbox_err *err);
 void lbox_http_unref(struct lbox_http *h);
@@ -71,15 +73,17 @@ const char *lbox_http_failure_name(enum lbox_http_failure failure);
 /* A sentence about the failure; borrowed from the request. */
 const char *lbox_http_failure_text(const struct lbox_http *h);
 int lbox_http_curl_code(const struct lbox_http *h);
-/* False: provably no byte of the request left this machine. */
+/* Once done. False: provably no byte of the request left this machine. */
 bool lbox_http_was_sent(const struct lbox_http *h);
 
-/* True when the body is a stream to be read piece by piece (asked for, and the status is 2xx). */
+/* True when the body is a stream to be read piece by piece: asked for, and the status is 2xx. Of
+   any other answer to a stream at most 64 KiB are kept as a plain body, and the rest is not waited
+   for. */
 bool lbox_http_streaming(const struct lbox_http *h);
 
 /* The unread bytes of the body. The reader consumes with lbox_buf_consume and then calls
-   lbox_http_consumed; `hungry` says it needs more than is there to get on, which lifts the
-   high-water mark (never max_body). */
+   lbox_http_consumed; `hungry` says it needs more than is there to get on: then the high-water mark
+   counts from what is there (never above max_body). */
 struct lbox_buf *lbox_http_body(struct lbox_http *h);
 void lbox_http_consumed(struct lbox_http *h, bool hungry);
 

@@ -1,7 +1,8 @@
 /*
-** Agent event streams (box-sse-v1): an `event:` line, a `data:` line, a blank line. The parser works
-** in place on a buffer and is as forgiving as the official clients: terminal escapes and spinner
-** residue before a line are dropped, a missing blank line is made up for when nothing else is there.
+** Agent event streams (box-sse-v1): an `event:` line, a `data:` line, a blank line. The parser
+** works in place on a buffer and is as forgiving as the official clients: terminal escapes and
+** spinner residue before a line are dropped, a missing blank line is made up for when nothing else
+** is there. Unlike theirs, it loses nothing when a chunk cuts an escape, or the end a data line.
 */
 #ifndef LBOX_SSE_H
 #define LBOX_SSE_H
@@ -11,12 +12,16 @@
 
 #include "core/buf.h"
 
-/* Zero it to begin. Offsets count from the first unread byte of the buffer. */
+/* Part of the buffer, by its offset from the first unread byte. Empty is the same as not there. */
+struct lbox_sse_slice {
+  size_t at, len;
+};
+
+/* Zero it to begin. Between two calls the buffer may be appended to, and nothing else. */
 struct lbox_sse {
   size_t line;     /* start of the line being looked for */
-  size_t searched; /* up to here there is no newline */
-  size_t event, event_len, data, data_len;
-  bool has_event, has_data;
+  size_t searched; /* up to here it has no newline */
+  struct lbox_sse_slice event, data;
 };
 
 /* Borrowed from the buffer, valid until its next append. */

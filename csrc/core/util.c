@@ -36,12 +36,13 @@ bool lbox_uuid(char out[37])
     return false;
   b[6] = (uint8_t)((b[6] & 0x0f) | 0x40);
   b[8] = (uint8_t)((b[8] & 0x3f) | 0x80);
-  snprintf(out, 37, "%02x%02x%02x%02x-%02x%02x-%02x%02x-%02x%02x-%02x%02x%02x%02x%02x%02x", b[0], b[1],
-           b[2], b[3], b[4], b[5], b[6], b[7], b[8], b[9], b[10], b[11], b[12], b[13], b[14], b[15]);
+  snprintf(out, 37, "%02x%02x%02x%02x-%02x%02x-%02x%02x-%02x%02x-%02x%02x%02x%02x%02x%02x", b[0],
+           b[1], b[2], b[3], b[4], b[5], b[6], b[7], b[8], b[9], b[10], b[11], b[12], b[13], b[14],
+           b[15]);
   return true;
 }
 
-/* Length of the well-formed sequence at s (n bytes left), or 0. Table 3-7 of the Unicode standard. */
+/* Length of the well-formed sequence at s (n bytes left), or 0: table 3-7 of the standard. */
 static size_t utf8_sequence(const unsigned char *s, size_t n)
 {
   unsigned char lead = s[0], low = 0x80, high = 0xbf;

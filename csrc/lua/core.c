@@ -1,5 +1,6 @@
 /* lbox.core: the module's opener, and the functions that belong to no object. */
 #include <curl/curl.h>
+#include <math.h>
 #include <string.h>
 
 #include "binding.h"
@@ -13,7 +14,8 @@ void lbox__new_type(lua_State *L, const char *name, const luaL_Reg *methods, con
   lua_setfield(L, -2, "__name");
   lua_newtable(L);
   for (; methods->name; methods++) {
-    lua_pushcfunction(L, methods->func);
+    lua_pushvalue(L, -2);
+    lua_pushcclosure(L, methods->func, 1); /* lbox__self knows its objects by that upvalue */
     lua_setfield(L, -2, methods->name);
   }
   lua_setfield(L, -2, "__index");
@@ -31,6 +33,24 @@ void *lbox__new_object(lua_State *L, const char *type, size_t size)
   luaL_getmetatable(L, type);
   lua_setmetatable(L, -2);
   return object;
+}
+
+void *lbox__self(lua_State *L, const char *type)
+{
+  void *object = lua_touserdata(L, 1);
+  if (object && lua_getmetatable(L, 1)) {
+    int same = lua_rawequal(L, -1, lua_upvalueindex(1));
+    lua_pop(L, 1);
+    if (same)
+      return object;
+  }
+  return luaL_checkudata(L, 1, type);
+}
+
+int64_t lbox__opt_time(lua_State *L, int index, int64_t unit)
+{
+  lua_Number time = luaL_optnumber(L, index, -1) * (lua_Number)unit;
+  return time >= 0 && time < 1e18 ? (int64_t)ceil(time) : -1;
 }
 
 int lbox__raise(lua_State *L, const struct lbox_err *err)

@@ -1,11 +1,12 @@
 /* The engine as a Lua object, and the watching of file descriptors. */
-#include <math.h>
+#include <errno.h>
+#include <string.h>
 #include <sys/epoll.h>
 
 #include "binding.h"
 
 #define ENGINE_TYPE "lbox.engine"
-#define WATCH_TYPE "lbox.watch"
+#define WATCH_TYPE  "lbox.watch"
 
 struct engine_object {
   struct lbox_engine *engine; /* a reference; NULL once collected */
@@ -18,14 +19,19 @@ struct watch_object {
   uint32_t events; /* what happened since it was last asked */
 };
 
+static struct lbox_engine *check_usable(lua_State *L, struct lbox_engine *e)
+{
+  if (!e || lbox_engine_closed(e))
+    luaL_error(L, "lbox.core: the engine is closed");
+  if (lbox_engine_forked(e))
+    luaL_error(L, "lbox.core: the engine belongs to the parent of this forked process");
+  return e;
+}
+
 struct lbox_engine *lbox_lua_engine(lua_State *L, int index)
 {
   struct engine_object *object = luaL_checkudata(L, index, ENGINE_TYPE);
-  if (!object->engine || lbox_engine_closed(object->engine))
-    luaL_error(L, "lbox.core: the engine is closed");
-  if (lbox_engine_forked(object->engine))
-    luaL_error(L, "lbox.core: the engine belongs to the parent of this forked process");
-  return object->engine;
+  return check_usable(L, object->engine);
 }
 
 int lbox__l_engine_new(lua_State *L)
@@ -60,8 +66,7 @@ static int l_timeout(lua_State *L)
 static int l_step(lua_State *L)
 {
   struct lbox_engine *e = lbox_lua_engine(L, 1);
-  lua_Number wait = luaL_optnumber(L, 2, -1);
-  lua_pushboolean(L, lbox_engine_step(e, wait < 0 ? -1 : (int64_t)ceil(wait)));
+  lua_pushboolean(L, lbox_engine_step(e, lbox__opt_time(L, 2, 1)));
   return 1;
 }
 
@@ -80,8 +85,7 @@ static int l_ready(lua_State *L)
 static int l_deadline(lua_State *L)
 {
   struct lbox_engine *e = lbox_lua_engine(L, 1);
-  lua_Number at = luaL_optnumber(L, 2, -1);
-  lbox_engine_deadline(e, at < 0 ? -1 : (int64_t)ceil(at * 1000));
+  lbox_engine_deadline(e, lbox__opt_time(L, 2, 1000));
   return 0;
 }
 
@@ -115,17 +119,17 @@ static void on_event(void *ud, uint32_t events)
 {
   struct watch_object *w = ud;
   w->events |= events;
-  lbox_watch_set(w->watch, 0);
   lbox_engine_post(w->engine, &w->ready);
 }
 
 int lbox__l_engine_watch(lua_State *L)
 {
   struct lbox_engine *e = lbox_lua_engine(L, 1);
-  int fd = (int)luaL_checkinteger(L, 2);
+  lua_Integer fd = luaL_checkinteger(L, 2);
+  luaL_argcheck(L, fd >= 0 && fd <= INT32_MAX, 2, "not a file descriptor");
   struct lbox_err err;
   struct watch_object *w = lbox__new_object(L, WATCH_TYPE, sizeof *w);
-  w->watch = lbox_engine_watch(e, fd, 0, on_event, w, &err);
+  w->watch = lbox_engine_watch(e, (int)fd, 0, on_event, w, &err);
   if (!w->watch)
     return lbox__raise(L, &err);
   w->engine = lbox_engine_ref(e);
@@ -135,7 +139,7 @@ int lbox__l_engine_watch(lua_State *L)
 
 static struct watch_object *check_watch(lua_State *L)
 {
-  struct watch_object *w = luaL_checkudata(L, 1, WATCH_TYPE);
+  struct watch_object *w = lbox__self(L, WATCH_TYPE);
   if (!w->watch)
     luaL_error(L, "lbox.core: the watch is closed");
   return w;
@@ -143,7 +147,7 @@ static struct watch_object *check_watch(lua_State *L)
 
 static int l_watch_id(lua_State *L)
 {
-  const struct watch_object *w = luaL_checkudata(L, 1, WATCH_TYPE);
+  const struct watch_object *w = lbox__self(L, WATCH_TYPE);
   lua_pushinteger(L, (lua_Integer)w->ready.id);
   return 1;
 }
@@ -152,14 +156,17 @@ static int l_watch_id(lua_State *L)
 static int l_watch_arm(lua_State *L)
 {
   struct watch_object *w = check_watch(L);
-  uint32_t events = EPOLLRDHUP;
+  uint32_t wanted = 0;
   for (const char *c = luaL_checkstring(L, 2); *c; c++) {
     luaL_argcheck(L, *c == 'r' || *c == 'w', 2, "'r', 'w' or 'rw'");
-    events |= *c == 'r' ? EPOLLIN : EPOLLOUT;
+    wanted |= *c == 'r' ? EPOLLIN : EPOLLOUT;
   }
-  if (lbox_engine_closed(w->engine))
-    return luaL_error(L, "lbox.core: the engine is closed");
-  lbox_watch_set(w->watch, events);
+  check_usable(L, w->engine);
+  if (lbox_watch_set(w->watch, wanted | EPOLLRDHUP | EPOLLONESHOT))
+    return 0;
+  if (errno != EPERM)
+    return luaL_error(L, "lbox.core: the descriptor cannot be watched: %s", strerror(errno));
+  on_event(w, wanted); /* files on disk, /dev/null: they never make one wait */
   return 0;
 }
 

@@ -1,33 +1,31 @@
-/* A request as a Lua object: what was asked, and reading the answer through the parser its mode names. */
+/* A request as a Lua object: what was asked, and reading the answer as its mode says. */
 #include <string.h>
 
 #include "binding.h"
-#include "core/exec_stream.h"
 #include "core/http.h"
-#include "core/sse.h"
 
-#define REQUEST_TYPE "lbox.request"
+#define REQUEST_TYPE     "lbox.request"
 #define DEFAULT_MAX_BODY (64.0 * 1024 * 1024)
+#define MAX_MAX_BODY     1e15
 
-enum mode { BUFFER, RAW, SSE, EXEC };
-static const char *const mode_names[] = {"buffer", "raw", "sse", "exec", NULL};
+static const char *const modes[] = {"buffer", "raw", "sse", "exec", NULL}; /* as enum lbox__mode */
 
 struct request {
   struct lbox_http *http; /* a reference; NULL before it was made */
-  enum mode mode;
-  struct lbox_sse sse;
+  struct lbox__reader reader;
 };
 
 static struct request *check(lua_State *L)
 {
-  struct request *r = luaL_checkudata(L, 1, REQUEST_TYPE);
+  struct request *r = lbox__self(L, REQUEST_TYPE);
   if (!r->http)
     luaL_error(L, "lbox.core: the request was never made");
   return r;
 }
 
-/* The string at options[name], or NULL. It stays on the stack so that it lives through the call. */
-static const char *option(lua_State *L, const char *name, size_t *len)
+/* The options of a request are read from the table at 2. Strings stay on the stack, so that they
+   live as long as the call that borrows them. */
+static const char *bytes_option(lua_State *L, const char *name, size_t *len)
 {
   lua_getfield(L, 2, name);
   if (lua_isnil(L, -1))
@@ -37,17 +35,27 @@ static const char *option(lua_State *L, const char *name, size_t *len)
   return lua_tolstring(L, -1, len);
 }
 
+static const char *text_option(lua_State *L, const char *name)
+{
+  size_t len;
+  const char *text = bytes_option(L, name, &len);
+  if (text && (strlen(text) != len || strpbrk(text, "\r\n")))
+    luaL_error(L, "lbox.core: option '%s' has a line break or NUL in it", name);
+  return text;
+}
+
 /* The list at options.headers as C strings, in memory of a userdata left on the stack. */
-static const char *const *header_list(lua_State *L)
+static const char *const *headers_option(lua_State *L)
 {
   lua_getfield(L, 2, "headers");
   if (lua_isnil(L, -1))
     return NULL;
-  luaL_checktype(L, -1, LUA_TTABLE);
+  if (!lua_istable(L, -1))
+    luaL_error(L, "lbox.core: option 'headers' must be a list of strings");
   int list = lua_gettop(L);
   size_t n = lbox_rawlen(L, list);
   const char **lines = lbox_newuserdata(L, (n + 1) * sizeof *lines);
-  luaL_checkstack(L, (int)n + 8, "too many headers");
+  luaL_checkstack(L, (int)n + LUA_MINSTACK, "too many headers");
   for (size_t i = 0; i < n; i++) {
     lua_rawgeti(L, list, (int)i + 1);
     size_t len;
@@ -61,15 +69,25 @@ static const char *const *header_list(lua_State *L)
   return lines;
 }
 
-static enum mode check_mode(lua_State *L)
+static size_t max_body_option(lua_State *L)
 {
-  lua_getfield(L, 2, "mode");
-  const char *name = luaL_optstring(L, -1, "buffer");
-  for (int i = 0; mode_names[i]; i++) {
-    if (strcmp(name, mode_names[i]) == 0)
-      return (enum mode)i;
+  lua_getfield(L, 2, "max_body");
+  lua_Number max = lua_isnil(L, -1) ? DEFAULT_MAX_BODY : lua_tonumber(L, -1);
+  if (!(max > 0 && max <= MAX_MAX_BODY))
+    luaL_error(L, "lbox.core: option 'max_body' must be a number of bytes");
+  return (size_t)max;
+}
+
+static enum lbox__mode mode_option(lua_State *L)
+{
+  const char *name = text_option(L, "mode");
+  if (!name)
+    return LBOX__BUFFER;
+  for (int i = 0; modes[i]; i++) {
+    if (strcmp(name, modes[i]) == 0)
+      return (enum lbox__mode)i;
   }
-  return (enum mode)luaL_error(L, "lbox.core: no mode '%s'", name);
+  return (enum lbox__mode)luaL_error(L, "lbox.core: no mode '%s'", name);
 }
 
 int lbox__l_engine_request(lua_State *L)
@@ -78,25 +96,24 @@ int lbox__l_engine_request(lua_State *L)
   luaL_checktype(L, 2, LUA_TTABLE);
   struct lbox_http_options o = {0};
   struct lbox_err err;
-  o.method = option(L, "method", NULL);
-  o.url = option(L, "url", NULL);
+  o.method = text_option(L, "method");
+  o.url = text_option(L, "url");
   if (!o.method || !o.url)
     return luaL_error(L, "lbox.core: a request needs 'method' and 'url'");
-  o.body = option(L, "body", &o.body_len);
-  o.unix_socket = option(L, "unix_socket", NULL);
-  o.proxy = option(L, "proxy", NULL);
-  o.no_proxy = option(L, "no_proxy", NULL);
-  o.ca_file = option(L, "ca_file", NULL);
-  o.headers = header_list(L);
-  lua_getfield(L, 2, "max_body");
-  lua_Number max = luaL_optnumber(L, -1, DEFAULT_MAX_BODY);
-  o.max_body = max < 0 || max > 1e15 ? (size_t)DEFAULT_MAX_BODY : (size_t)max;
-  enum mode mode = check_mode(L);
+  o.body = bytes_option(L, "body", &o.body_len);
+  o.unix_socket = text_option(L, "unix_socket");
+  o.proxy = text_option(L, "proxy");
+  o.no_proxy = text_option(L, "no_proxy");
+  o.ca_file = text_option(L, "ca_file");
+  o.headers = headers_option(L);
+  o.max_body = max_body_option(L);
+  enum lbox__mode mode = mode_option(L);
   lua_getfield(L, 2, "http1");
-  o.stream = mode != BUFFER || lua_toboolean(L, -1);
+  o.http1 = lua_toboolean(L, -1);
+  o.stream = mode != LBOX__BUFFER;
 
   struct request *r = lbox__new_object(L, REQUEST_TYPE, sizeof *r);
-  r->mode = mode;
+  r->reader.mode = mode;
   r->http = lbox_http_start(e, &o, &err);
   return r->http ? 1 : lbox__raise(L, &err);
 }
@@ -118,84 +135,38 @@ static int l_status(lua_State *L)
   return 1;
 }
 
-/* request:header(name) -> value of the last header of that name, or nil */
+/* request:header(name) -> value of the last header of that name, or nil. They are complete, and so
+   stay where they are, once there is a status. */
 static int l_header(lua_State *L)
 {
-  lua_pushstring(L, lbox_http_header(check(L)->http, luaL_checkstring(L, 2)));
+  const struct lbox_http *http = check(L)->http;
+  const char *name = luaL_checkstring(L, 2);
+  lua_pushstring(L, lbox_http_status(http) ? lbox_http_header(http, name) : NULL);
   return 1;
 }
 
-static int push_pair(lua_State *L, const char *name, size_t name_len, const char *data, size_t len)
-{
-  lua_pushlstring(L, name, name_len);
-  lua_pushlstring(L, data, len);
-  return 2;
-}
-
-static bool ended_cleanly(const struct request *r)
-{
-  return lbox_http_done(r->http) && lbox_http_failure(r->http) == LBOX_HTTP_OK;
-}
-
-static int next_sse(lua_State *L, struct request *r, struct lbox_buf *body)
-{
-  struct lbox_sse_event event;
-  /* A stream that was cut ends as it does: what lies there unfinished is not an event. */
-  if (!lbox_sse_next(&r->sse, body, ended_cleanly(r), &event))
-    return 0;
-  return push_pair(L, event.name, event.name_len, event.data, event.data_len);
-}
-
-static int next_exec(lua_State *L, const struct request *r, struct lbox_buf *body)
-{
-  const char *bytes;
-  size_t len;
-  enum lbox_exec_kind kind = lbox_exec_next(body, ended_cleanly(r), &bytes, &len);
-  if (kind == LBOX_EXEC_NONE)
-    return 0;
-  if (kind == LBOX_EXEC_OUTPUT)
-    return push_pair(L, "output", 6, bytes, len);
-  return kind == LBOX_EXEC_EXIT ? push_pair(L, "exit", 4, bytes, len)
-                                : push_pair(L, "error", 5, bytes, len);
-}
-
-static int next_raw(lua_State *L, struct lbox_buf *body)
-{
-  size_t len = lbox_buf_len(body);
-  if (len == 0)
-    return 0;
-  push_pair(L, "data", 4, lbox_buf_data(body), len);
-  lbox_buf_consume(body, len);
-  return 2;
-}
-
-/* request:next() -> kind, bytes; or nil when nothing is here now */
+/* request:next() -> name, bytes; or nil when nothing is here now. A stream that was cut is not
+   ended: what lies there unfinished is neither an event nor an exit. */
 static int l_next(lua_State *L)
 {
   struct request *r = check(L);
-  struct lbox_buf *body = lbox_http_body(r->http);
-  int n = 0;
-  if (lbox_http_streaming(r->http)) {
-    if (r->mode == SSE)
-      n = next_sse(L, r, body);
-    else if (r->mode == EXEC)
-      n = next_exec(L, r, body);
-    else if (r->mode == RAW)
-      n = next_raw(L, body);
-    lbox_http_consumed(r->http, n == 0);
-  }
-  if (n == 0) {
+  struct lbox_http *http = r->http;
+  if (!lbox_http_streaming(http)) {
     lua_pushnil(L);
-    n = 1;
+    return 1;
   }
+  bool ended = lbox_http_done(http) && lbox_http_failure(http) == LBOX_HTTP_OK;
+  int n = lbox__read(L, &r->reader, lbox_http_body(http), ended);
+  lbox_http_consumed(http, n == 1);
   return n;
 }
 
-/* request:body() -> what was collected of a body that is not streamed */
+/* request:body() -> what was collected of a body that is not streamed; "" while more may come */
 static int l_body(lua_State *L)
 {
-  struct lbox_buf *body = lbox_http_body(check(L)->http);
-  if (lbox_buf_len(body))
+  struct lbox_http *http = check(L)->http;
+  struct lbox_buf *body = lbox_http_body(http);
+  if (lbox_http_done(http) && lbox_buf_len(body))
     lua_pushlstring(L, lbox_buf_data(body), lbox_buf_len(body));
   else
     lua_pushliteral(L, "");
@@ -237,20 +208,18 @@ static int l_gc(lua_State *L)
     lbox_http_cancel(r->http);
   lbox_http_unref(r->http);
   r->http = NULL;
+  lbox__reader_free(&r->reader);
   return 0;
 }
 
 void lbox__open_request(lua_State *L)
 {
-  static const luaL_Reg methods[] = {{"id", l_id},
-                                     {"status", l_status},
-                                     {"header", l_header},
-                                     {"next", l_next},
-                                     {"body", l_body},
-                                     {"done", l_done},
-                                     {"failure", l_failure},
-                                     {"cancel", l_cancel},
-                                     {NULL, NULL}};
+  static const luaL_Reg methods[] = {
+      {"id", l_id},         {"status", l_status}, {"header", l_header},
+
+      {"body", l_body},     {"done", l_done},     {"failure", l_failure},
+      {"cancel", l_cancel}, {NULL, NULL}};
   static const luaL_Reg meta[] = {{"__gc", l_gc}, {NULL, NULL}};
   lbox__new_type(L, REQUEST_TYPE, methods, meta);
+  lbox__set_next(L, REQUEST_TYPE, l_next);
 }

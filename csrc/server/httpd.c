@@ -437,7 +437,7 @@ void lbox__conn_drop(struct conn *c)
   } else if (c->mhd && !c->finished) {
     lbox__conn_end(c, c->response == NULL && !c->streamed);
   }
-  if (!c->over || c->refs > 1)
+  if (c->httpd->engine)
     lbox_engine_unpost(c->httpd->engine, &c->ready);
   conn_unref(c);
 }

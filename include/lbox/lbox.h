@@ -5,6 +5,7 @@
 #define LBOX_H
 
 #define LBOX_VERSION "0.1.0"
+
 #define LBOX_VERSION_MAJOR 0
 #define LBOX_VERSION_MINOR 1
 #define LBOX_VERSION_PATCH 0

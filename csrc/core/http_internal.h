@@ -1,0 +1,58 @@
+/* A request as http.c, transfer.c and multi.c see it. */
+#ifndef LBOX_HTTP_INTERNAL_H
+#define LBOX_HTTP_INTERNAL_H
+
+#include <curl/curl.h>
+
+#include "core/buf.h"
+#include "core/engine_internal.h"
+#include "core/http.h"
+
+enum {
+  LBOX__HIGH_WATER = 256 * 1024, /* an unread stream stops here */
+  LBOX__LOW_WATER = 64 * 1024,   /* and goes on when its reader is down to this */
+  LBOX__MAX_HEADERS = 64 * 1024,
+  LBOX__MAX_ERROR_BODY = 64 * 1024 /* of an answer that is not 2xx to a streaming request */
+};
+
+struct lbox_http {
+  int refs;
+  struct lbox_engine *engine; /* a reference, dropped with the request */
+  CURL *easy;                 /* owned; NULL once the transfer is over */
+  struct curl_slist *headers;
+  struct lbox_ready ready;
+  struct lbox_http *prev, *next; /* in engine->requests while in flight */
+  struct lbox_http *next_resume;
+  bool in_flight;
+
+  char *body; /* owned copy of what is sent */
+  size_t body_len, body_off;
+  bool once;         /* sending it twice could do the work twice */
+  bool local_socket; /* over AF_UNIX */
+  int attempts;
+
+  bool stream;
+  bool paused, resuming;
+  bool hungry;       /* the reader wants more than there is, and nothing came since it said so */
+  size_t high_water; /* where the transfer pauses now */
+  int status;
+  bool headers_complete, truncated;
+  struct lbox_buf header_text; /* "Name: value\0" of the last answer, one after the other */
+  struct lbox_buf answer;
+
+  enum lbox_http_failure failure;
+  CURLcode curl_code;
+  bool sent;
+  const char *reason;                /* static; ours, when we broke it off */
+  char curl_reason[CURL_ERROR_SIZE]; /* libcurl's */
+};
+
+/* transfer.c: tells libcurl everything about the request. Not CURLE_OK: it cannot be done. */
+CURLcode lbox__transfer_setup(struct lbox_http *h, const struct lbox_http_options *opts);
+
+/* http.c: the transfer ended by itself with that code, or is broken off for that reason
+   (a static text). The request may be gone when these return. */
+void lbox__http_complete(struct lbox_http *h, CURLcode code);
+void lbox__http_abort(struct lbox_http *h, enum lbox_http_failure failure, const char *reason);
+
+#endif
