@@ -1,5 +1,10 @@
 // Reads one agent stream through @upstash/box; prints events and seconds.
+import { webcrypto } from "node:crypto";
+
 import { Box } from "@upstash/box";
+
+// Node 18 has it, but not as a global, where the SDK looks for it.
+globalThis.crypto ??= webcrypto;
 
 const box = await Box.get("replay", { baseUrl: process.argv[2], apiKey: "box_bench" });
 const started = process.hrtime.bigint();

@@ -293,7 +293,9 @@ local function run_scope(ctx, scope, fn, ...)
       if not scope.failed then
         scope.failure, scope.failed = err, true
       end
-      scope:cancel(errors.new("cancelled", "cancelled because the task around failed", { cause = err }))
+      if not scope:cancelled() then
+        scope:cancel(errors.new("cancelled", "cancelled because the task around failed", { cause = err }))
+      end
     end
   end
   join(scope)

@@ -1,0 +1,92 @@
+-- The lbox program as a shell sees it.
+local support = require "spec.support.local"
+
+describe("the lbox program", function()
+  local program = support.program
+
+  local function script(text)
+    local path = os.tmpname()
+    local file = assert(io.open(path, "w"))
+    file:write(text)
+    file:close()
+    return path
+  end
+
+  it("runs scripts with their arguments", function()
+    local path = script("print(select('#', ...), arg[0], arg[1], ...)")
+    assert.are.equal(("2\t%s\ta\ta\tb\n"):format(path), (support.sh(program .. " " .. path .. " a b")))
+    os.remove(path)
+  end)
+
+  it("runs -e and -l in their order, and standard input", function()
+    assert.are.equal("1\n2\n", (support.sh(program .. " -e 'print(1)' -e 'print(2)'")))
+    assert.are.equal("true\n", (support.sh(program .. " -l json=lbox.json -e 'print(json ~= nil)'")))
+    assert.are.equal("5\n", (support.sh("echo 'print(2 + 3)' | " .. program .. " -")))
+    assert.matches("^lbox %d+%.%d+%.%d+  Lua 5%.4", (support.sh(program .. " -v")))
+  end)
+
+  it("sets lbox and nothing else", function()
+    local names = "for k in pairs(_G) do io.write(k, ' ') end"
+    local ours = support.sh(program .. " -E -e \"" .. names .. "\"")
+    for name in ours:gmatch("%S+") do
+      local known = support.sh(("lua5.4 -E -e 'print(_G[\"%s\"] ~= nil)'"):format(name))
+      assert.is_true(known == "true\n" or name == "lbox" or name == "arg", name)
+    end
+  end)
+
+  it("names the user's line in the traceback of an error, and exits with 1", function()
+    local path = script("local function f()\n  error('trouble')\nend\nf()\n")
+    local text, status = support.sh(program .. " " .. path)
+    assert.are.equal(1, status)
+    assert.matches("^lbox: " .. path:gsub("%p", "%%%0") .. ":2: trouble", text)
+    assert.matches(path:gsub("%p", "%%%0") .. ":4: in main chunk", text)
+    os.remove(path)
+  end)
+
+  it("has its main chunk in a task", function()
+    local text = support.sh(program .. " -e 'print(require(\"lbox.async\").current() ~= nil)'")
+    assert.are.equal("true\n", text)
+  end)
+
+  it("names the nearest option for one that does not exist", function()
+    local text, status = support.sh(program .. " --locl x.lua")
+    assert.are.equal(1, status)
+    assert.matches("did you mean '%-%-local'", text)
+  end)
+
+  it("asks for a key in words", function()
+    local text = support.sh("env -u UPSTASH_BOX_API_KEY " .. program .. " -e 'lbox.Box.list()'")
+    assert.matches("api_key is required: pass api_key, set UPSTASH_BOX_API_KEY, or use local boxes", text)
+  end)
+
+  it("starts a local server on demand, and runs the quickstart and the README's example", function()
+    local dir = support.directory()
+    local env = "LBOX_DATA=" .. dir .. " "
+    local text, status = support.sh(env .. "timeout 60 " .. program .. " --local examples/quickstart.lua")
+    assert.are.equal(0, status, text)
+    assert.matches("done in %d", text)
+    assert.matches("src/main.lua%s+line 3%s+FIXME%s+exits with 0 on errors", text)
+    text, status = support.sh(env .. "timeout 60 " .. program .. " --local examples/hello.lua")
+    assert.are.equal(0, status, text)
+    local readme = io.open("README.md"):read("a"):match("```lua\n(.-)```")
+    local example = io.open("examples/hello.lua"):read("a")
+    assert.are.equal(example, readme)
+    support.sh("pkill -f 'serve --data " .. dir .. "'; sleep 0.3; rm -rf " .. dir)
+  end)
+
+  it("lets doctor say what works", function()
+    local text, status = support.sh(program .. " doctor")
+    assert.are.equal(0, status, text)
+    assert.matches("ok%s+sandbox", text)
+  end)
+
+  it("lets doctor and create name a missing bubblewrap and the fix", function()
+    local dir = support.directory()
+    local env = "LBOX_BWRAP_PATH=/nonexistent LBOX_DATA=" .. dir .. " "
+    local text, status = support.sh(env .. program .. " doctor")
+    assert.are.equal(1, status)
+    assert.matches("bubblewrap", text)
+    assert.matches("apt%-get install bubblewrap", text)
+    support.sh("rm -rf " .. dir)
+  end)
+end)

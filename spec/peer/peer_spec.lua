@@ -1,0 +1,65 @@
+-- The official TypeScript SDK, as published, against lbox serve.
+local json = require "lbox.json"
+local support = require "spec.support.local"
+
+describe("@upstash/box against lbox serve", function()
+  local server, found, output
+
+  setup(function()
+    if support.sh("test -d node_modules/@upstash/box && echo there") == "" then
+      assert(select(2, support.sh("npm ci --no-audit --no-fund")) == 0, "npm ci failed")
+    end
+    server = support.start()
+    local status
+    output, status = support.sh(("timeout 60 node spec/peer/upstash_box.mjs %s %s"):format(
+      server.url, server.key))
+    found = {}
+    for line in output:gmatch("[^\n]+") do
+      local finding = json.decode(line)
+      if type(finding) == "table" and finding.name then
+        found[finding.name] = finding.value
+      end
+    end
+    assert(status == 0, output)
+  end)
+
+  teardown(function()
+    server:stop()
+  end)
+
+  it("creates, lists and deletes a box", function()
+    assert.are.equal("idle", found.status.status)
+    assert.are.same({ found.id }, found.listed)
+    assert.are.equal(0, found.deleted)
+  end)
+
+  it("runs commands and code", function()
+    assert.are.same({ exitCode = 3, stdout = "out\n", stderr = "err\n", status = "failed" }, found.command)
+    assert.are.same({ result = "42\n", exitCode = 0 }, found.code)
+  end)
+
+  it("streams output, with the exit last", function()
+    assert.are.equal("line 1\nline 2\nline 3\n", found.stream.output)
+    assert.is_true(found.stream.pieces >= 3, tostring(found.stream.pieces))
+  end)
+
+  it("writes, reads and lists files", function()
+    assert.is_true(found.read)
+    assert.are.equal("AP8K", found.blob)
+    assert.are.same({ { "agent.lua", false }, { "dir", true } }, found.list)
+    assert.are.equal(404, found["missing file"].status)
+  end)
+
+  it("runs a custom harness, at once and streamed", function()
+    assert.are.equal("completed", found.run.status)
+    assert.are.equal("prompt: hello agent", found.run.result)
+    assert.are.equal(3, found.run.cost.inputTokens)
+    assert.are.same({ "start", "text-delta", "tool-call", "tool-result", "finish", "stats" },
+      found["agent stream"])
+    assert.are.same({ "agent", "completed" }, found.runs[1])
+  end)
+
+  it("is refused with a wrong key", function()
+    assert.are.equal(401, found["wrong key"])
+  end)
+end)

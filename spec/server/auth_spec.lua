@@ -1,0 +1,66 @@
+-- Who may ask the server, and what it says to requests it cannot serve.
+local support = require "spec.support.local"
+
+describe("the server's door", function()
+  local server
+
+  setup(function()
+    server = support.start()
+  end)
+
+  teardown(function()
+    server:stop()
+  end)
+
+  --- Status and body of a request made with curl.
+  local function ask(arguments, path)
+    local text = support.sh(("curl -sS -m 10 -w '\\n%%{http_code}' %s '%s%s'"):format(
+      arguments, server.url, path or "/v2/box"))
+    local body, status = text:match("^(.*)\n(%d+)$")
+    return tonumber(status), body
+  end
+
+  local function keyed(arguments)
+    return ("-H 'X-Box-Api-Key: %s' %s"):format(server.key, arguments or "")
+  end
+
+  it("opens to the key and to nothing else", function()
+    assert.are.equal(200, (ask(keyed())))
+    assert.are.equal(401, (ask("")))
+    assert.are.equal(401, (ask("-H 'X-Box-Api-Key: box_wrong'")))
+    assert.are.equal(401, (ask("-H 'X-Box-Api-Key: " .. server.key:sub(1, -2) .. "'")))
+  end)
+
+  it("keeps the key to its user", function()
+    assert.matches("^600", (support.sh("stat -c %a " .. server.dir .. "/data/key")))
+  end)
+
+  it("refuses a Host that is not it", function()
+    assert.are.equal(403, (ask(keyed("-H 'Host: evil.example'"))))
+  end)
+
+  it("needs no key on its socket", function()
+    local text = support.sh(("curl -sS -m 10 --unix-socket %s/data/sock http://localhost/lbox/hello"):format(
+      server.dir))
+    assert.matches('"version":"', text)
+  end)
+
+  it("says what is wrong with a request", function()
+    local status, body = ask(keyed("-X POST -d '{nope'"))
+    assert.are.equal(400, status)
+    assert.matches("not JSON", body)
+    assert.are.equal(404, (ask(keyed(), "/v2/box/no-such-box")))
+    assert.are.equal(404, (ask(keyed(), "/nope")))
+    assert.are.equal(405, (ask(keyed("-X PATCH"))))
+    assert.are.equal(400, (ask(keyed("-X DELETE -d '{\"ids\":[]}'"))))
+    assert.are.equal(400, (ask(keyed("-X POST -d '{\"labels\":5}'"))))
+    assert.are.equal(501, (ask(keyed("-X POST -d '{\"agent\":\"claude-code\",\"model\":\"m\"}'"))))
+    status, body = ask(keyed("-X POST"), "/v2/box/x/snapshots")
+    assert.are.equal(501, status)
+    assert.matches("not available on local boxes", body)
+  end)
+
+  it("refuses a body framed in two ways", function()
+    assert.are.equal(400, (ask(keyed("-X POST -H 'Transfer-Encoding: chunked' -H 'Content-Length: 2' -d '{}'"))))
+  end)
+end)

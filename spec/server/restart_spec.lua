@@ -1,0 +1,43 @@
+-- A server that is killed loses nothing it said, and nobody is told of success that did not happen.
+local lbox = require "lbox"
+local support = require "spec.support.local"
+
+describe("a server killed with -9", function()
+  it("breaks a run with an error, and keeps the box and its files", function()
+    local server = support.start()
+    local box = lbox.Box.create(server:client {
+      agent = { harness = "custom", custom_harness = { command = "sh", args = { "-c",
+        "printf 'event: text\\ndata: {\"text\":\"begun\"}\\n\\n'; sleep 60" } } },
+    })
+    box.files:write { path = "kept.txt", content = "still here" }
+    local stream = box.agent:stream { prompt = "x", timeout = 20000 }
+    local text
+    local ok, err = pcall(function()
+      for chunk in stream:chunks() do
+        if chunk.type == "text-delta" then
+          text = chunk.text
+          server:kill("KILL")
+        end
+      end
+    end)
+    assert.are.equal("begun", text)
+    assert.is_false(ok)
+    assert.is_true(err.kind == "stream" or err.kind == "network", tostring(err))
+    assert.are.equal("failed", stream.status)
+    -- No sandbox outlives its server.
+    lbox.sleep(300)
+    assert.are.equal("", (support.sh("pgrep -f '[b]oxes/" .. box.id .. "/root' || true")))
+
+    local again = support.start { dir = server.dir }
+    local back = lbox.Box.get(box.id, again:client())
+    assert.are.equal("paused", back.status)
+    assert.are.equal("still here", back.files:read("kept.txt"))
+    assert.are.equal("idle", back:get_status().status)
+    local run = back:list_runs()[1]
+    assert.are.equal("failed", run.status)
+    assert.are.equal("the server stopped", run.error_message)
+    back:delete()
+    again:stop()
+    os.remove(server.log)
+  end)
+end)

@@ -1,0 +1,77 @@
+-- A local server of the specs' own: `lbox serve` on a data directory that goes with it. Uses only the
+-- shell, so that specs on every Lua can have one.
+local M = {}
+M.__index = M
+
+M.program = os.getenv("LBOX_PROGRAM") or "build/lbox"
+
+local function slurp(path)
+  local file = io.open(path)
+  local text = file and file:read("*a") or ""
+  if file then
+    file:close()
+  end
+  return text
+end
+
+--- Runs a shell command; returns its output (both streams) and exit status.
+function M.sh(command)
+  local out = os.tmpname()
+  local a, _, c = os.execute(("( %s ) >%s 2>&1 </dev/null"):format(command, out))
+  local status = type(a) == "number" and math.floor(a / 256) or c
+  local text = slurp(out)
+  os.remove(out)
+  return text, status
+end
+
+--- A directory that any user may enter.
+function M.directory()
+  return (M.sh("d=$(mktemp -d) && chmod 711 $d && echo $d"):gsub("%s+$", ""))
+end
+
+--- Starts a server. `prefix` is put before the command (to become another user, say).
+function M.start(opts)
+  opts = opts or {}
+  local self = setmetatable({ dir = opts.dir or M.directory(), log = os.tmpname() }, M)
+  local pid = M.sh(("%s %s serve --data %s/data --listen 127.0.0.1:0 >%s 2>&1 </dev/null & echo $!"):format(
+    opts.prefix or "", opts.program or M.program, self.dir, self.log))
+  self.pid = pid:match("%d+")
+  for _ = 1, 200 do
+    self.url = slurp(self.log):match("url (http://%S+)")
+    if slurp(self.log):match("\nready\n") then
+      break
+    end
+    os.execute("sleep 0.05")
+  end
+  self.key = slurp(self.dir .. "/data/key"):match("%S+")
+  assert(self.url and self.key, "the server did not start: " .. slurp(self.log))
+  return self
+end
+
+--- Options that lead a client here.
+function M:client(more)
+  local opts = { base_url = self.url, api_key = self.key }
+  for key, value in pairs(more or {}) do
+    opts[key] = value
+  end
+  return opts
+end
+
+--- Ends the server with a signal (TERM) and waits until it is gone.
+function M:kill(signal)
+  os.execute(("kill -%s %s 2>/dev/null; while kill -0 %s 2>/dev/null; do sleep 0.02; done"):format(
+    signal or "TERM", self.pid, self.pid))
+end
+
+function M:said()
+  return slurp(self.log)
+end
+
+--- Ends it and removes everything.
+function M:stop()
+  self:kill("TERM")
+  os.execute("rm -rf " .. self.dir)
+  os.remove(self.log)
+end
+
+return M
