@@ -43,5 +43,6 @@ add("argparse", argparse_path)
 out:write("\nconst struct lbox_embedded lbox_embedded[] = {\n", table.concat(names), "  { 0, 0, 0 }\n};\n\n")
 local init = read(init_path)
 out:write("static const unsigned char init_bytes[] = {\n", c_array(init), "};\n")
-out:write(("const struct lbox_embedded lbox_init_program = { \"lbox-init\", (const char *)init_bytes, %d };\n"):format(#init))
+out:write("const struct lbox_embedded lbox_init_program =\n",
+  ('  { "lbox-init", (const char *)init_bytes, %d };\n'):format(#init))
 out:close()

@@ -1,9 +1,12 @@
 /*
-** lbox.server.httpd: libmicrohttpd nested in the engine. Its callbacks touch C memory only; a request
+** lbox.server.httpd: libmicrohttpd nested in the engine. Its callbacks touch C memory only; a
+*request
 ** whose body is complete is suspended and put on a list, which Lua takes it from.
 **
-** Ownership: a connection object has one reference of libmicrohttpd (until it says completed) and one
-** of Lua's userdata. Either may go first: a client that vanished leaves an object that is `gone`, an
+** Ownership: a connection object has one reference of libmicrohttpd (until it says completed) and
+*one
+** of Lua's userdata. Either may go first: a client that vanished leaves an object that is `gone`,
+*an
 ** object that Lua dropped without an answer becomes a 500.
 */
 #include <errno.h>
@@ -28,7 +31,8 @@ enum {
   MAX_ROUNDS = 16 /* of libmicrohttpd per call: others have their turn too */
 };
 
-/* --- connections, as libmicrohttpd sees them --------------------------------------------------- */
+/* --- connections, as libmicrohttpd sees them ---------------------------------------------------
+ */
 
 static void conn_unref(struct conn *c)
 {
@@ -92,8 +96,8 @@ static void watch_hangup(struct conn *c)
 
 static enum MHD_Result answer_now(struct MHD_Connection *mhd, unsigned status, const char *json)
 {
-  struct MHD_Response *r =
-      MHD_create_response_from_buffer(strlen(json), (void *)(uintptr_t)json, MHD_RESPMEM_PERSISTENT);
+  struct MHD_Response *r = MHD_create_response_from_buffer(strlen(json), (void *)(uintptr_t)json,
+                                                           MHD_RESPMEM_PERSISTENT);
   if (!r)
     return MHD_NO;
   MHD_add_response_header(r, "Content-Type", "application/json");
@@ -103,7 +107,8 @@ static enum MHD_Result answer_now(struct MHD_Connection *mhd, unsigned status, c
   return result;
 }
 
-/* Called with the raw request target before anything else: what it returns is the connection's own. */
+/* Called with the raw request target before anything else: what it returns is the connection's own.
+ */
 static void *on_uri(void *ud, const char *uri, struct MHD_Connection *mhd)
 {
   struct httpd *h = ud;
@@ -270,10 +275,11 @@ static void on_connection(void *ud, struct MHD_Connection *mhd, void **socket_da
   h->connections += code == MHD_CONNECTION_NOTIFY_STARTED ? 1 : -1;
 }
 
-/* --- the daemon -------------------------------------------------------------------------------- */
+/* --- the daemon --------------------------------------------------------------------------------
+ */
 
-/* Idle connections are closed by time: a tick a second while there are any. `now`: libmicrohttpd has
-   more to do at once, which its epoll descriptor does not show. */
+/* Idle connections are closed by time: a tick a second while there are any. `now`: libmicrohttpd
+   has more to do at once, which its epoll descriptor does not show. */
 static void set_tick(struct httpd *h, bool now)
 {
   bool want = h->connections > 0;
@@ -331,9 +337,9 @@ bool lbox__httpd_start(struct httpd *h, struct lbox_engine *e, int fd, size_t ma
       MHD_USE_EPOLL | MHD_ALLOW_SUSPEND_RESUME | MHD_ALLOW_UPGRADE, 0, NULL, NULL, on_request, h,
       MHD_OPTION_LISTEN_SOCKET, fd, MHD_OPTION_CONNECTION_LIMIT, (unsigned)MAX_CONNECTIONS,
       MHD_OPTION_CONNECTION_TIMEOUT, (unsigned)IDLE_TIMEOUT_S, MHD_OPTION_CONNECTION_MEMORY_LIMIT,
-      (size_t)CONNECTION_MEMORY, MHD_OPTION_URI_LOG_CALLBACK, on_uri, h, MHD_OPTION_UNESCAPE_CALLBACK,
-      keep_escapes, NULL, MHD_OPTION_NOTIFY_COMPLETED, on_completed, h, MHD_OPTION_NOTIFY_CONNECTION,
-      on_connection, h, MHD_OPTION_END);
+      (size_t)CONNECTION_MEMORY, MHD_OPTION_URI_LOG_CALLBACK, on_uri, h,
+      MHD_OPTION_UNESCAPE_CALLBACK, keep_escapes, NULL, MHD_OPTION_NOTIFY_COMPLETED, on_completed,
+      h, MHD_OPTION_NOTIFY_CONNECTION, on_connection, h, MHD_OPTION_END);
   if (!h->daemon) {
     snprintf(err->text, sizeof err->text, "the HTTP server cannot be started");
     return false;

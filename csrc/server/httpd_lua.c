@@ -7,7 +7,7 @@
 #include "modules.h"
 
 #define SERVER_TYPE "lbox.httpd"
-#define CONN_TYPE "lbox.httpd.request"
+#define CONN_TYPE   "lbox.httpd.request"
 
 struct conn_object {
   struct conn *conn; /* a reference; NULL once dropped */
@@ -82,7 +82,8 @@ static int l_stop(lua_State *L)
   return 0;
 }
 
-/* --- requests ---------------------------------------------------------------------------------- */
+/* --- requests ----------------------------------------------------------------------------------
+ */
 
 static int l_conn_id(lua_State *L)
 {
@@ -254,21 +255,12 @@ int luaopen_lbox_server_httpd(lua_State *L)
                                             {"stop", l_stop},
                                             {NULL, NULL}};
   static const luaL_Reg server_meta[] = {{"__gc", l_stop}, {NULL, NULL}};
-  static const luaL_Reg conn_methods[] = {{"id", l_conn_id},
-                                          {"method", l_method},
-                                          {"path", l_path},
-                                          {"header", l_header},
-                                          {"body", l_body},
-                                          {"peer", l_peer},
-                                          {"respond", l_respond},
-                                          {"begin", l_begin},
-                                          {"write", l_write},
-                                          {"finish", l_finish},
-                                          {"abort", l_abort},
-                                          {"gone", l_gone},
-                                          {"unsent", l_unsent},
-                                          {"close", l_conn_close},
-                                          {NULL, NULL}};
+  static const luaL_Reg conn_methods[] = {
+      {"id", l_conn_id},      {"method", l_method},    {"path", l_path},
+      {"header", l_header},   {"body", l_body},        {"peer", l_peer},
+      {"respond", l_respond}, {"begin", l_begin},      {"write", l_write},
+      {"finish", l_finish},   {"abort", l_abort},      {"gone", l_gone},
+      {"unsent", l_unsent},   {"close", l_conn_close}, {NULL, NULL}};
   static const luaL_Reg conn_meta[] = {{"__gc", l_conn_close}, {NULL, NULL}};
   static const luaL_Reg functions[] = {{"new", l_new}, {NULL, NULL}};
   lbox__new_type(L, SERVER_TYPE, server_methods, server_meta);

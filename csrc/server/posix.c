@@ -1,6 +1,8 @@
 /*
-** lbox.server.posix: descriptors, files and sockets for the local server. Thin: each function is one
-** or two system calls. What can fail in use gives nil, message, errno name; a wrong argument raises.
+** lbox.server.posix: descriptors, files and sockets for the local server. Thin: each function is
+*one
+** or two system calls. What can fail in use gives nil, message, errno name; a wrong argument
+*raises.
 ** Every descriptor made here is close-on-exec. Processes are in posix_process.c.
 */
 #include "posix.h"
@@ -127,7 +129,8 @@ static int l_open(lua_State *L)
                               O_RDWR, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW};
   const char *path = luaL_checkstring(L, 1);
   int how = luaL_checkoption(L, 2, "read", names);
-  return push_fd(L, open(path, flags[how] | O_CLOEXEC | O_NOCTTY, (mode_t)luaL_optinteger(L, 3, 0600)));
+  return push_fd(
+      L, open(path, flags[how] | O_CLOEXEC | O_NOCTTY, (mode_t)luaL_optinteger(L, 3, 0600)));
 }
 
 /* memfd(bytes) -> fd of an anonymous file with that content, positioned at its start */
@@ -226,7 +229,8 @@ static int l_signals(lua_State *L)
   return push_fd(L, signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK));
 }
 
-/* --- paths ------------------------------------------------------------------------------------- */
+/* --- paths -------------------------------------------------------------------------------------
+ */
 
 static int l_lstat(lua_State *L)
 {
@@ -330,7 +334,8 @@ static int l_getpid(lua_State *L)
   return 1;
 }
 
-/* --- sockets ----------------------------------------------------------------------------------- */
+/* --- sockets -----------------------------------------------------------------------------------
+ */
 
 /* socketpair() -> two connected descriptors that keep messages apart (SOCK_SEQPACKET) */
 static int l_socketpair(lua_State *L)
@@ -437,7 +442,8 @@ static int listen_unix(lua_State *L, const char *path)
   luaL_argcheck(L, strlen(path) < sizeof address.sun_path, 1, "the socket's path is too long");
   memcpy(address.sun_path, path, strlen(path));
   int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-  if (fd >= 0 && bind(fd, (struct sockaddr *)&address, sizeof address) == 0 && listen(fd, 128) == 0) {
+  if (fd >= 0 && bind(fd, (struct sockaddr *)&address, sizeof address) == 0 &&
+      listen(fd, 128) == 0) {
     lua_pushinteger(L, fd);
     return 1;
   }
@@ -489,8 +495,8 @@ static int l_listen(lua_State *L)
     return lbox__fail(L);
   }
   lua_pushinteger(L, fd);
-  lua_pushinteger(L, ntohs(address.any.sa_family == AF_INET ? address.v4.sin_port
-                                                            : address.v6.sin6_port));
+  lua_pushinteger(
+      L, ntohs(address.any.sa_family == AF_INET ? address.v4.sin_port : address.v6.sin6_port));
   return 2;
 }
 

@@ -26,7 +26,8 @@ struct plan {
   gid_t gid;
 };
 
-/* A list of strings at field `name` as a NULL-ended vector in memory of a userdata left on the stack. */
+/* A list of strings at field `name` as a NULL-ended vector in memory of a userdata left on the
+ * stack. */
 static char **string_list(lua_State *L, const char *name)
 {
   lua_getfield(L, 1, name);
@@ -47,8 +48,8 @@ static char **string_list(lua_State *L, const char *name)
   return vector;
 }
 
-/* In the vfork child: system calls only, and memory of the parent is only read. Raw calls, since the
-   C library's setuid would signal threads of the parent. Returns on failure. */
+/* In the vfork child: system calls only, and memory of the parent is only read. Raw calls, since
+   the C library's setuid would signal threads of the parent. Returns on failure. */
 static void become(const struct plan *p)
 {
   sigset_t none;
@@ -72,7 +73,8 @@ static void become(const struct plan *p)
   if (p->setsid)
     setsid();
   if (p->has_ids) {
-    if (syscall(SYS_setgroups, 0, NULL) != 0 || syscall(SYS_setresgid, p->gid, p->gid, p->gid) != 0 ||
+    if (syscall(SYS_setgroups, 0, NULL) != 0 ||
+        syscall(SYS_setresgid, p->gid, p->gid, p->gid) != 0 ||
         syscall(SYS_setresuid, p->uid, p->uid, p->uid) != 0)
       return;
   }
@@ -86,7 +88,8 @@ static void become(const struct plan *p)
   execve(p->argv[0], p->argv, p->env);
 }
 
-/* spawn{ argv = {absolute program, …}, env = {"K=V", …}, cwd, fds = { [0] = fd, … }, uid, gid, setsid }
+/* spawn{ argv = {absolute program, …}, env = {"K=V", …}, cwd, fds = { [0] = fd, … }, uid, gid,
+   setsid }
    -> pid, pidfd. The child has the descriptors of `fds` and no other. */
 int lbox__l_spawn(lua_State *L)
 {

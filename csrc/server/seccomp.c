@@ -17,19 +17,41 @@
 #include "modules.h"
 
 /* Answered with EPERM. */
-static const int forbidden[] = {
-    SCMP_SYS(acct),          SCMP_SYS(add_key),         SCMP_SYS(bpf),
-    SCMP_SYS(chroot),        SCMP_SYS(delete_module),   SCMP_SYS(finit_module),
-    SCMP_SYS(fsconfig),      SCMP_SYS(fsmount),         SCMP_SYS(fsopen),
-    SCMP_SYS(fspick),        SCMP_SYS(init_module),     SCMP_SYS(kexec_file_load),
-    SCMP_SYS(kexec_load),    SCMP_SYS(keyctl),          SCMP_SYS(mount),
-    SCMP_SYS(mount_setattr), SCMP_SYS(move_mount),      SCMP_SYS(name_to_handle_at),
-    SCMP_SYS(open_tree),     SCMP_SYS(open_by_handle_at), SCMP_SYS(perf_event_open),
-    SCMP_SYS(pivot_root),    SCMP_SYS(process_vm_writev), SCMP_SYS(quotactl),
-    SCMP_SYS(reboot),        SCMP_SYS(request_key),     SCMP_SYS(setns),
-    SCMP_SYS(swapoff),       SCMP_SYS(swapon),          SCMP_SYS(syslog),
-    SCMP_SYS(umount2),       SCMP_SYS(unshare),         SCMP_SYS(uselib),
-    SCMP_SYS(userfaultfd),   SCMP_SYS(vhangup)};
+static const int forbidden[] = {SCMP_SYS(acct),
+                                SCMP_SYS(add_key),
+                                SCMP_SYS(bpf),
+                                SCMP_SYS(chroot),
+                                SCMP_SYS(delete_module),
+                                SCMP_SYS(finit_module),
+                                SCMP_SYS(fsconfig),
+                                SCMP_SYS(fsmount),
+                                SCMP_SYS(fsopen),
+                                SCMP_SYS(fspick),
+                                SCMP_SYS(init_module),
+                                SCMP_SYS(kexec_file_load),
+                                SCMP_SYS(kexec_load),
+                                SCMP_SYS(keyctl),
+                                SCMP_SYS(mount),
+                                SCMP_SYS(mount_setattr),
+                                SCMP_SYS(move_mount),
+                                SCMP_SYS(name_to_handle_at),
+                                SCMP_SYS(open_tree),
+                                SCMP_SYS(open_by_handle_at),
+                                SCMP_SYS(perf_event_open),
+                                SCMP_SYS(pivot_root),
+                                SCMP_SYS(process_vm_writev),
+                                SCMP_SYS(quotactl),
+                                SCMP_SYS(reboot),
+                                SCMP_SYS(request_key),
+                                SCMP_SYS(setns),
+                                SCMP_SYS(swapoff),
+                                SCMP_SYS(swapon),
+                                SCMP_SYS(syslog),
+                                SCMP_SYS(umount2),
+                                SCMP_SYS(unshare),
+                                SCMP_SYS(uselib),
+                                SCMP_SYS(userfaultfd),
+                                SCMP_SYS(vhangup)};
 
 static const int families[] = {AF_UNIX, AF_INET, AF_INET6, AF_NETLINK};
 
@@ -39,14 +61,15 @@ static int add_rules(scmp_filter_ctx ctx)
   for (size_t i = 0; i < sizeof forbidden / sizeof *forbidden && rc == 0; i++)
     rc = seccomp_rule_add(ctx, SCMP_ACT_ERRNO(EPERM), forbidden[i], 0);
   /* io_uring does work that no filter sees. */
-  const int uring[] = {SCMP_SYS(io_uring_setup), SCMP_SYS(io_uring_enter), SCMP_SYS(io_uring_register)};
+  const int uring[] = {SCMP_SYS(io_uring_setup), SCMP_SYS(io_uring_enter),
+                       SCMP_SYS(io_uring_register)};
   for (size_t i = 0; i < sizeof uring / sizeof *uring && rc == 0; i++)
     rc = seccomp_rule_add(ctx, SCMP_ACT_ERRNO(ENOSYS), uring[i], 0);
   /* clone may make no namespace; the arguments of clone3 cannot be seen, so callers fall back. */
   if (rc == 0)
     rc = seccomp_rule_add(ctx, SCMP_ACT_ERRNO(ENOSYS), SCMP_SYS(clone3), 0);
-  const scmp_datum_t namespaces[] = {CLONE_NEWUSER, CLONE_NEWNS, CLONE_NEWNET, CLONE_NEWPID,
-                                     CLONE_NEWIPC, CLONE_NEWUTS, CLONE_NEWCGROUP};
+  const scmp_datum_t namespaces[] = {CLONE_NEWUSER, CLONE_NEWNS,  CLONE_NEWNET,   CLONE_NEWPID,
+                                     CLONE_NEWIPC,  CLONE_NEWUTS, CLONE_NEWCGROUP};
   for (size_t i = 0; i < sizeof namespaces / sizeof *namespaces && rc == 0; i++)
     rc = seccomp_rule_add(ctx, SCMP_ACT_ERRNO(EPERM), SCMP_SYS(clone), 1,
                           SCMP_A0(SCMP_CMP_MASKED_EQ, namespaces[i], namespaces[i]));

@@ -1,6 +1,8 @@
 /*
-** lbox.server.sqlite: as much of SQLite as the local server needs: statements with bound parameters,
-** values that are exact and binary-safe. Errors raise SQLite's message. Statements are kept by their
+** lbox.server.sqlite: as much of SQLite as the local server needs: statements with bound
+*parameters,
+** values that are exact and binary-safe. Errors raise SQLite's message. Statements are kept by
+*their
 ** text, since the server has few and runs them often.
 */
 #include <lauxlib.h>
@@ -192,8 +194,8 @@ static int l_close(lua_State *L)
 
 int luaopen_lbox_server_sqlite(lua_State *L)
 {
-  static const luaL_Reg methods[] = {{"exec", l_exec},   {"run", l_run},     {"rows", l_rows},
-                                     {"row", l_row},     {"close", l_close}, {"__gc", l_close},
+  static const luaL_Reg methods[] = {{"exec", l_exec},     {"run", l_run},     {"rows", l_rows},
+                                     {"row", l_row},       {"close", l_close}, {"__gc", l_close},
                                      {"__close", l_close}, {NULL, NULL}};
   static const luaL_Reg functions[] = {{"open", l_open}, {NULL, NULL}};
   luaL_newmetatable(L, DB_TYPE);

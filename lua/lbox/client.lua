@@ -225,7 +225,7 @@ local function retry_delay(try, err)
 end
 
 --- Runs `once(try)` again as its errors allow, within `deadline`.
-function Client:with_retries(method, deadline, once)
+local function with_retries(method, deadline, once)
   local try = 1
   while true do
     local ok, result = pcall(once, try)
@@ -316,7 +316,7 @@ end
 ---@return any
 function Client:request(call)
   local deadline = self:deadline(call.timeout)
-  local body = self:with_retries(call.method, deadline, function(try)
+  local body = with_retries(call.method, deadline, function(try)
     local ok, result = pcall(self.once, self, call, deadline)
     if not ok and try > 1 and call.method == "DELETE" and errors.is(result, "api")
       and result.status_code == 404 then
@@ -342,7 +342,7 @@ end
 ---@param deadline number|nil  absolute ms
 ---@param idle_ms number|nil  bounds the wait for the headers when there is no deadline
 function Client:open_stream(call, deadline, idle_ms)
-  return self:with_retries(call.method, deadline, function()
+  return with_retries(call.method, deadline, function()
     local request = self:build(call)
     local exchange = http.send(request)
     local ok, err = pcall(function()

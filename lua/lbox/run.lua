@@ -21,7 +21,7 @@ local FIRST_POLL_MS, LONGEST_POLL_MS = 200, 2000
 ---@field exit_code integer|nil
 ---@field stdout string
 ---@field stderr string
----@field cost { input_tokens: integer, output_tokens: integer, cached_input_tokens: integer, compute_ms: number, total_usd: number }
+---@field cost table       input_tokens, output_tokens, cached_input_tokens, compute_ms, total_usd
 local methods = {}
 M.methods = methods
 

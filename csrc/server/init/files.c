@@ -18,10 +18,10 @@ int lbox_files_open(const char *path, int *fd)
   if (*fd < 0)
     return errno;
   struct stat st;
-  int code = fstat(*fd, &st) != 0     ? errno
-             : S_ISDIR(st.st_mode)    ? EISDIR
-             : !S_ISREG(st.st_mode)   ? EINVAL
-                                      : 0;
+  int code = fstat(*fd, &st) != 0   ? errno
+             : S_ISDIR(st.st_mode)  ? EISDIR
+             : !S_ISREG(st.st_mode) ? EINVAL
+                                    : 0;
   if (code != 0) {
     close(*fd);
     *fd = -1;

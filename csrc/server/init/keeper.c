@@ -1,7 +1,9 @@
 /*
 ** A keeper is a subreaper: whatever its command starts, double-forked and with a session of its own
-** too, is its descendant until the command's main process ends. Then it reports and goes; what is left
-** in the background falls to lbox-init and lives on. Told to kill, it stays until no descendant is left.
+** too, is its descendant until the command's main process ends. Then it reports and goes; what is
+*left
+** in the background falls to lbox-init and lives on. Told to kill, it stays until no descendant is
+*left.
 */
 #include "server/init/keeper.h"
 

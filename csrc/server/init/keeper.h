@@ -8,8 +8,8 @@ struct lbox_command {
   int status_fd;            /* where the keeper reports */
 };
 
-/* Starts a keeper that runs the command. Returns its pid, or -1 with errno. `control_fd` is closed in
-   the child. */
+/* Starts a keeper that runs the command. Returns its pid, or -1 with errno. `control_fd` is closed
+   in the child. */
 int lbox_keeper_start(const struct lbox_command *command, int control_fd, int signal_fd);
 
 /* Tells a keeper to kill everything of its command. */

@@ -1,5 +1,6 @@
 /*
-** lbox-init: pid 1 of a box. It does what the server asks over one socket (protocol.h), reaps orphans,
+** lbox-init: pid 1 of a box. It does what the server asks over one socket (protocol.h), reaps
+*orphans,
 ** and ends when the socket closes, which ends every process of the box with it.
 **
 ** It runs as the box's user, next to programs that may want to harm it: it is not dumpable, so that
@@ -48,7 +49,8 @@ static void put(struct answer *a, const void *bytes, size_t n)
   }
 }
 
-/* --- spawn ------------------------------------------------------------------------------------- */
+/* --- spawn -------------------------------------------------------------------------------------
+ */
 
 /* The words of a list in the message, as a NULL-ended vector that the caller frees; NULL: bad. */
 static char **words(struct lbox_message *m)
@@ -108,7 +110,8 @@ static int spawn(const struct request *r, int control_fd, int signal_fd, struct 
   return code;
 }
 
-/* --- one request ------------------------------------------------------------------------------- */
+/* --- one request -------------------------------------------------------------------------------
+ */
 
 static int open_file(struct lbox_message *m, struct answer *a)
 {
@@ -185,7 +188,8 @@ static int handle(uint32_t op, struct request *r, int control_fd, int signal_fd,
   }
 }
 
-/* --- the socket -------------------------------------------------------------------------------- */
+/* --- the socket --------------------------------------------------------------------------------
+ */
 
 union control {
   struct cmsghdr head;
@@ -206,7 +210,8 @@ static size_t receive(int fd, char *bytes, struct request *r)
     n = recvmsg(fd, &message, MSG_CMSG_CLOEXEC);
   while (n < 0 && errno == EINTR);
   r->fd_count = 0;
-  for (struct cmsghdr *c = n > 0 ? CMSG_FIRSTHDR(&message) : NULL; c; c = CMSG_NXTHDR(&message, c)) {
+  for (struct cmsghdr *c = n > 0 ? CMSG_FIRSTHDR(&message) : NULL; c;
+       c = CMSG_NXTHDR(&message, c)) {
     if (c->cmsg_level != SOL_SOCKET || c->cmsg_type != SCM_RIGHTS)
       continue;
     size_t count = (c->cmsg_len - CMSG_LEN(0)) / sizeof(int);

@@ -1,5 +1,6 @@
 /*
-** What the server and lbox-init say to each other over a SOCK_SEQPACKET pair. All numbers are in the
+** What the server and lbox-init say to each other over a SOCK_SEQPACKET pair. All numbers are in
+*the
 ** machine's byte order: both ends run on one machine and come from one build.
 **
 ** Request:  u32 op, u32 id, fields       Answer: u32 id, i32 errno (0: done), fields
@@ -10,9 +11,11 @@
 **                                                        stdout, stderr,
 **                                                        status
 **   KILL         u32 keeper                                                 -
-**   OPEN         u32 create, string path                                    one descriptor; created:
+**   OPEN         u32 create, string path                                    one descriptor;
+*created:
 **                                                                           string name of it
-**   STAT         u32 follow, string path                                    u8 type, u64 size, i64 mtime
+**   STAT         u32 follow, string path                                    u8 type, u64 size, i64
+*mtime
 **   LIST         string path                                                a descriptor, see below
 **   MKDIR        u32 parents, string path                                   -
 **   RENAME       string from, string to                                     -
@@ -20,7 +23,8 @@
 **
 ** OPEN gives a regular file to read; with create, a new file beside `path` to be written and then
 ** renamed to it (its directories are made). SPAWN's request lies in an anonymous file: string cwd,
-** u32 argc, argv…, u32 envc, env…. LIST's answer is such a file too: for each entry u8 type, u64 size,
+** u32 argc, argv…, u32 envc, env…. LIST's answer is such a file too: for each entry u8 type, u64
+*size,
 ** i64 mtime, string name.
 **
 ** The keeper of a command writes one struct lbox_status to the status descriptor when the command's

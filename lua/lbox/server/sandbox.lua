@@ -301,9 +301,9 @@ function Sandbox:run()
     if not bytes then
       break
     end
-    local op, id = nil, nil
+    local op
     if #bytes >= 8 then
-      id = string.unpack("=I4", bytes)
+      local id = string.unpack("=I4", bytes)
       op = self.waiting[id]
       self.waiting[id] = nil
     end

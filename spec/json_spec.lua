@@ -1,0 +1,37 @@
+local json = require "lbox.json"
+
+describe("json", function()
+  it("encodes keys in order, lists, empty lists and null", function()
+    assert.are.equal('{"a":[1,2],"b":{},"c":[],"d":null}',
+      json.encode { b = {}, a = { 1, 2 }, c = json.array {}, d = json.null })
+  end)
+
+  it("keeps numbers exact", function()
+    assert.are.equal("[9007199254740992,0.1,1e+20,-3]", json.encode { 2 ^ 53, 0.1, 1e20, -3 })
+    assert.are.equal(0.1, json.decode(json.encode { 0.1 })[1])
+  end)
+
+  it("refuses what has no JSON form", function()
+    for _, bad in ipairs { { 0 / 0 }, { 1 / 0 }, { print }, { 1, x = 2 } } do
+      assert.is_false((pcall(json.encode, bad)))
+    end
+    local loop = {}
+    loop[1] = loop
+    assert.is_false((pcall(json.encode, loop)))
+  end)
+
+  it("decodes whole numbers as integers, and null as json.null", function()
+    local value = json.decode('{"n":1,"x":1.5,"deep":[{"m":2}],"nothing":null}')
+    assert.are.equal("1", tostring(value.n))
+    assert.are.equal("2", tostring(value.deep[1].m))
+    assert.are.equal(1.5, value.x)
+    assert.are.equal(json.null, value.nothing)
+    assert.is_nil(json.strip_nulls(value).nothing)
+  end)
+
+  it("says why bad input is bad", function()
+    local value, why = json.decode("{nope")
+    assert.is_nil(value)
+    assert.is_string(why)
+  end)
+end)
