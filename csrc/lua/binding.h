@@ -46,6 +46,7 @@ enum lbox__mode { LBOX__BUFFER, LBOX__RAW, LBOX__SSE, LBOX__EXEC };
 /* Zero it, set the mode. */
 struct lbox__reader {
   enum lbox__mode mode;
+  bool texts; /* of SSE: `text` events are wanted without the JSON around their text */
   struct lbox_sse sse;
   struct lbox__copy *copies; /* owned */
 };
@@ -53,7 +54,8 @@ struct lbox__reader {
 /* Sets the method `next` of that type to fn, with what lbox__read needs among its upvalues. */
 void lbox__set_next(lua_State *L, const char *type, lua_CFunction fn);
 
-/* Takes the next piece off the buffer and pushes its name and bytes, or nil when more is needed.
+/* Takes the next piece off the buffer and pushes its name and bytes, or nil when more is needed;
+   with `texts`, and data that is nothing but a text, "text", nil and that text.
    Returns how many values were pushed. `eof`: the stream ended, and as it should. */
 int lbox__read(lua_State *L, struct lbox__reader *reader, struct lbox_buf *b, bool eof);
 

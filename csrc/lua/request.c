@@ -111,9 +111,12 @@ int lbox__l_engine_request(lua_State *L)
   lua_getfield(L, 2, "http1");
   o.http1 = lua_toboolean(L, -1);
   o.stream = mode != LBOX__BUFFER;
+  lua_getfield(L, 2, "texts");
+  bool texts = lua_toboolean(L, -1);
 
   struct request *r = lbox__new_object(L, REQUEST_TYPE, sizeof *r);
   r->reader.mode = mode;
+  r->reader.texts = texts;
   r->http = lbox_http_start(e, &o, &err);
   return r->http ? 1 : lbox__raise(L, &err);
 }
@@ -145,8 +148,9 @@ static int l_header(lua_State *L)
   return 1;
 }
 
-/* request:next() -> name, bytes; or nil when nothing is here now. A stream that was cut is not
-   ended: what lies there unfinished is neither an event nor an exit. */
+/* request:next() -> name, bytes; or nil when nothing is here now. With the option `texts` an event
+   whose data is {"text":"..."}, nothing escaped, gives "text", nil and the text. A stream that was
+   cut is not ended: what lies there unfinished is neither an event nor an exit. */
 static int l_next(lua_State *L)
 {
   struct request *r = check(L);
