@@ -1,25 +1,30 @@
---- What is built of scopes and tasks: scope, gather, map, timeout, shield, sleep.
+--- What is built of scopes and tasks: run, spawn, scope, gather, map, sleep, timeout, shield.
 local Op = require "lbox.async.op"
 local Scope = require "lbox.async.scope"
+local core = require "lbox.core"
 local errors = require "lbox.errors"
 local options = require "lbox.options"
+local rt = require "lbox.async.runtime"
 local tasks = require "lbox.async.task"
+local waits = require "lbox.async.wait"
 
 local M = {}
 
-local unpack = table.unpack or unpack
+local unpack = rawget(table, "unpack") or rawget(_G, "unpack")
+local now = core.now
 
 local DEFAULT_CONCURRENCY = 16
 local DEFAULT_SHIELD_MS = 5000
 
 local function check_callable(fn, what)
-  local mt = type(fn) ~= "function" and getmetatable(fn)
-  if type(fn) ~= "function" and not (type(mt) == "table" and mt.__call) then
-    errors.raise("usage", ("%s must be a function, got %s"):format(what, type(fn)))
+  if type(fn) ~= "function" then
+    local mt = getmetatable(fn)
+    if type(mt) ~= "table" or not mt.__call then
+      errors.raise("usage", ("%s must be a function, got %s"):format(what, type(fn)))
+    end
   end
 end
 
---- Runs `fn` in `scope`; results, or the error raised.
 local function finish(ok, ...)
   if not ok then
     error((...), 0)
@@ -27,40 +32,76 @@ local function finish(ok, ...)
   return ...
 end
 
-local function enter(scope, fn, ...)
-  return finish(tasks.run_scope(scope.context, scope, fn, ...))
-end
-
-local function new_scope(on_error)
-  local ctx = tasks.context()
-  return Scope.new(ctx.inner, ctx, on_error)
-end
-
---- Starts a task owned by the current scope.
+--- Starts a task owned by the current scope; outside tasks and scopes by the root scope, whose
+--- tasks run whenever the loop turns.
 ---@param fn fun(...): ...
 ---@return lbox.async.Task
 function M.spawn(fn, ...)
   check_callable(fn, "what to spawn")
-  return tasks.start(tasks.context().inner, nil, fn, ...)
+  return tasks.start(waits.current().scope, nil, fn, ...)
 end
 
-function Scope:spawn(fn, ...)
+--- Starts a task owned by this scope.
+---@param fn fun(...): ...
+---@return lbox.async.Task
+function Scope.mt:spawn(fn, ...)
   check_callable(fn, "what to spawn")
   return tasks.start(self, nil, fn, ...)
 end
 
-local SCOPE_OPTIONS = { on_error = { "cancel", "wait" }, name = "string" }
+--- Cancels everything in the scope. `lbox.scope` then returns nothing when that is all that
+--- happened.
+---@param reason string|nil
+function Scope.mt:cancel(reason)
+  if not self.cancel_error then
+    Scope.cancel(self, reason)
+    self.stopped = self.cancel_error
+  end
+end
+
+local function scope_end(scope, ok, ...)
+  if not ok and scope.stopped and (...) == scope.stopped then
+    return
+  end
+  return finish(ok, ...)
+end
+
+local SCOPE_OPTIONS = { on_error = { "cancel", "wait" } }
 
 --- Runs `fn(scope)` and waits for every task of the scope. The first error cancels the rest and is
---- raised; with `on_error = "wait"` the others finish first.
+--- raised; with `on_error = "wait"` the others finish first. `scope:spawn(fn, ...)` and
+--- `scope:cancel(reason)` work for whoever has the scope, until it is left.
 ---@param fn fun(scope: lbox.async.Scope): ...
 ---@param opts { on_error: "cancel"|"wait"|nil }|nil
 ---@return any ...  what `fn` returned
 function M.scope(fn, opts)
   check_callable(fn, "the body of a scope")
   options.check(opts, SCOPE_OPTIONS, "scope")
-  local scope = new_scope(opts and opts.on_error)
-  return enter(scope, fn, scope)
+  local scope = tasks.new_scope(opts and opts.on_error)
+  return scope_end(scope, tasks.run_scope(scope, fn, scope))
+end
+
+local function run_main(scope, fn, ...)
+  return tasks.start(scope, "main", fn, ...):await()
+end
+
+--- Runs `fn(...)` as the main task, and the loop until it and its tasks ended.
+---@param fn fun(...): ...
+---@return any ...  what `fn` returned
+function M.run(fn, ...)
+  check_callable(fn, "what to run")
+  local scope = tasks.new_scope()
+  return finish(tasks.run_scope(scope, run_main, scope, fn, ...))
+end
+
+local function gather_one(results, i, fn)
+  results[i] = fn()
+end
+
+local function gather_all(scope, results, fns, n)
+  for i = 1, n do
+    tasks.start(scope, nil, gather_one, results, i, fns[i]).fn = fns[i]
+  end
 end
 
 --- Runs functions side by side; the first result of each, or the first error.
@@ -69,142 +110,137 @@ end
 function M.gather(...)
   local fns, n = { ... }, select("#", ...)
   for i = 1, n do
-    check_callable(fns[i], "argument " .. i .. " of gather")
+    check_callable(fns[i], ("argument %d of gather"):format(i))
   end
   local results = {}
-  enter(new_scope(), function()
-    for i = 1, n do
-      M.spawn(function()
-        results[i] = fns[i]()
-      end)
-    end
-  end)
+  local scope = tasks.new_scope()
+  finish(tasks.run_scope(scope, gather_all, scope, results, fns, n))
   return unpack(results, 1, n)
 end
 
 local MAP_OPTIONS = { concurrency = "number", on_error = { "cancel", "collect" } }
 
---- Calls `fn(item, index)` for every item, at most `concurrency` at a time.
----@param list any[]
----@param fn fun(item: any, index: integer): any
----@param opts { concurrency: integer|nil, on_error: "cancel"|"collect"|nil }|nil
----@return table results  indexed like `list`, with n = #list
----@return table|nil errors  with "collect": what the failing items raised, indexed like `list`
-function M.map(list, fn, opts)
+local function check_map(list, fn, opts)
   if type(list) ~= "table" then
     errors.raise("usage", "the list to map must be a table, got " .. type(list))
   end
   check_callable(fn, "the function of map")
   options.check(opts, MAP_OPTIONS, "map")
-  opts = opts or {}
-  local limit = opts.concurrency or DEFAULT_CONCURRENCY
-  if limit < 1 or limit ~= math.floor(limit) then
+  local limit = opts and opts.concurrency or DEFAULT_CONCURRENCY
+  if limit < 1 or (limit ~= math.floor(limit) and limit ~= math.huge) then
     errors.raise("usage", "concurrency must be a whole number from 1 on, got " .. tostring(limit))
   end
+  return limit
+end
+
+-- Each item has a scope of its own: what it opened or spawned ends before the next one begins.
+local function map_worker(job)
+  while job.next <= job.n do
+    local i = job.next
+    job.next = i + 1
+    local scope = tasks.new_scope()
+    local ok, result = tasks.run_scope(scope, job.fn, job.list[i], i)
+    local cancelled = waits.current().scope.cancel_error
+    if ok then
+      job.results[i] = result
+    elseif job.errors and result ~= cancelled then
+      job.errors[i] = result
+    else
+      error(result, 0)
+    end
+    if cancelled then
+      error(cancelled, 0) -- an item may swallow it, the next one does not begin
+    end
+  end
+end
+
+local function map_all(scope, job, limit)
+  for _ = 1, math.min(limit, job.n) do
+    tasks.start(scope, nil, map_worker, job).fn = job.fn
+  end
+end
+
+--- Calls `fn(item, index)` for every item, at most `concurrency` (16) at a time.
+---@param list any[]
+---@param fn fun(item: any, index: integer): any
+---@param opts { concurrency: integer|nil, on_error: "cancel"|"collect"|nil }|nil
+---@return table results  indexed like `list`, with n = #list
+---@return table|nil errors  with "collect": what failing items raised, indexed like `list`
+function M.map(list, fn, opts)
+  local limit = check_map(list, fn, opts)
+  local collect = opts and opts.on_error == "collect"
   local n = #list
-  local results, failures = { n = n }, {}
-  local next_index = 1
-  local collect = opts.on_error == "collect"
+  local job = {
+    list = list, fn = fn, n = n, next = 1, results = { n = n }, errors = collect and {} or nil,
+  }
+  local scope = tasks.new_scope()
+  finish(tasks.run_scope(scope, map_all, scope, job, limit))
+  return job.results, job.errors
+end
 
-  local function one(index)
-    results[index] = fn(list[index], index)
-  end
+local function end_sleep(op)
+  op:resolve()
+end
 
-  local function worker()
-    while next_index <= n do
-      local index = next_index
-      next_index = index + 1
-      if not collect then
-        one(index)
-      else
-        local ok, err = pcall(one, index)
-        if not ok then
-          -- The cancel of the fan-out itself is not the failure of an item.
-          if err == tasks.context().inner:cancelled() then
-            error(err, 0)
-          end
-          failures[index] = err
-        end
-      end
-    end
-  end
-
-  enter(new_scope(), function()
-    for _ = 1, math.min(limit, n) do
-      M.spawn(worker)
-    end
-  end)
-  if collect then
-    return results, failures
-  end
-  return results
+local function stop_sleep(op)
+  rt.loop:remove_timer(op)
 end
 
 --- Waits `ms` milliseconds.
 ---@param ms number
 function M.sleep(ms)
   options.ms(ms, "the time to sleep")
-  local loop = tasks.state().loop
-  local timer
-  local op = Op.new(function()
-    timer:cancel()
-  end)
-  timer = loop:at(loop.now() + ms, function()
-    op:resolve()
-  end)
-  return tasks.wait(op)
+  -- The operation is its own timer: a sleep costs one table.
+  local op = setmetatable({
+    settled = false, failed = false, n = 0, value = nil, waiter = false, on_cancel = stop_sleep,
+    at = now() + ms, fire = end_sleep, slot = false, number = 0,
+  }, Op.mt)
+  rt.get_loop():add_timer(op)
+  return waits.wait(op)
 end
 
---- Runs `fn(...)`; when it has not ended after `ms`, what it waits for is cancelled and an error of kind
---- `timeout` raised.
+local function expire(timer)
+  Scope.cancel(timer.scope, timer.reason)
+end
+
+local function limited_end(loop, timer, message, ok, ...)
+  loop:remove_timer(timer)
+  if not ok and (...) == timer.reason then
+    errors.raise("timeout", message, { retryable = true })
+  end
+  return finish(ok, ...)
+end
+
+local function limited(scope, ms, message, fn, ...)
+  local loop = rt.loop
+  local timer = {
+    at = now() + ms, fire = expire, slot = false, number = 0, scope = scope,
+    reason = errors.new("cancelled", ("cancelled by a time limit of %g ms"):format(ms)),
+  }
+  loop:add_timer(timer)
+  return limited_end(loop, timer, message, tasks.run_scope(scope, fn, ...))
+end
+
+--- Runs `fn(...)`; when it has not ended after `ms`, what it waits for is cancelled and an error of
+--- kind `timeout` is raised.
 ---@param ms number
 ---@param fn fun(...): ...
+---@return any ...
 function M.timeout(ms, fn, ...)
   options.ms(ms, "the time limit")
   check_callable(fn, "what to run with a time limit")
-  local scope = new_scope()
-  local loop = tasks.state().loop
-  local expired
-  local timer = loop:at(loop.now() + ms, function()
-    expired = errors.new("cancelled", ("cancelled by a time limit of %g ms"):format(ms))
-    scope:cancel(expired)
-  end)
-  local function done(ok, ...)
-    timer:cancel()
-    if not ok and expired ~= nil and (...) == expired then
-      errors.raise("timeout", ("no end within %g ms"):format(ms), { retryable = true })
-    end
-    return finish(ok, ...)
-  end
-  return done(tasks.run_scope(scope.context, scope, fn, ...))
+  return limited(tasks.new_scope(), ms, ("no end within %g ms"):format(ms), fn, ...)
 end
 
---- Runs clean-up that a cancel from outside may not interrupt, for at most `ms` (5000).
+--- Runs clean-up that a cancel from outside does not interrupt, for at most `ms` (5000).
 ---@param fn fun(): ...
 ---@param ms number|nil
+---@return any ...
 function M.shield(fn, ms)
   check_callable(fn, "what to shield")
-  ms = ms or DEFAULT_SHIELD_MS
-  options.ms(ms, "the time of a shield")
-  local scope = new_scope()
-  scope.shield = true
-  local loop = tasks.state().loop
-  local timer = loop:at(loop.now() + ms, function()
-    scope:cancel(errors.new("timeout", ("clean-up did not end within %g ms"):format(ms)))
-  end)
-  local function done(...)
-    timer:cancel()
-    return finish(...)
-  end
-  return done(tasks.run_scope(scope.context, scope, fn))
-end
-
---- Runs `fn(...)` as the main task, and the loop until it and its tasks ended.
----@param fn fun(...): ...
----@return any ...
-function M.run(fn, ...)
-  check_callable(fn, "what to run")
-  return tasks.start(tasks.context().inner, "main", fn, ...):await()
+  ms = options.ms(ms == nil and DEFAULT_SHIELD_MS or ms, "the time of a shield")
+  local message = ("clean-up did not end within %g ms"):format(ms)
+  return limited(tasks.new_scope(nil, true), ms, message, fn)
 end
 
 return M

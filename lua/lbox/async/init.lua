@@ -1,9 +1,19 @@
---- Structured concurrency: tasks, scopes and waiting. It knows nothing of boxes or HTTP.
+--- Structured concurrency: tasks, scopes and one way to wait. It knows nothing of boxes or HTTP.
+---
+---   loop      the core's engine, timers, the queue of what runs next
+---   scope     the tree of what is going on, and its cancel state
+---   wait      parking a task, or turning the loop on the spot
+---   task      tasks, and the end of scopes
+---   combinators, fd   what is built of these; more of the kind are files of their own
 local Fd = require "lbox.async.fd"
 local Op = require "lbox.async.op"
+local Scope = require "lbox.async.scope"
 local combinators = require "lbox.async.combinators"
 local core = require "lbox.core"
+local rt = require "lbox.async.runtime"
 local tasks = require "lbox.async.task"
+local trace = require "lbox.async.trace"
+local waits = require "lbox.async.wait"
 
 local M = {
   run = combinators.run,
@@ -16,75 +26,102 @@ local M = {
   shield = combinators.shield,
 
   op = Op.new,
-  wait = tasks.wait,
-  checkpoint = tasks.checkpoint,
+  wait = waits.wait,
+  checkpoint = waits.checkpoint,
   current = tasks.current,
-  traceback = tasks.traceback,
-  describe = tasks.describe,
   close = tasks.close,
+  shut_down = tasks.shut_down,
   now = core.now,
   fd = Fd.new,
+  note = trace.note,
+  traceback = trace.traceback,
+  describe = trace.describe,
 }
 
 --- The core's engine of this Lua state.
 function M.engine()
-  return tasks.state().loop.engine
+  return rt.get_loop().engine
 end
 
 --- Calls `fn` from the loop whenever the engine's `id` becomes ready; nil takes it off.
 function M.source(id, fn)
-  tasks.state().loop:source(id, fn)
+  rt.get_loop():source(id, fn)
 end
 
---- Calls `fn` at the absolute time `at` (ms); `timer:cancel()` takes it back.
+local Timer = {}
+Timer.__index = Timer
+
+--- Takes the timer back; nothing happens when it ran already.
+function Timer:cancel()
+  self.loop:remove_timer(self)
+end
+
+local function fire(timer)
+  timer.fn()
+end
+
+--- Calls `fn` from the loop at the absolute time `at` (ms, as `now`). `fn` is no task and must not
+--- wait.
+---@return { cancel: fun(self) }
 function M.at(at, fn)
-  return tasks.state().loop:at(at, fn)
+  local loop = rt.get_loop()
+  local timer = setmetatable({
+    at = at, fire = fire, slot = false, number = 0, fn = fn, loop = loop,
+  }, Timer)
+  loop:add_timer(timer)
+  return timer
 end
 
---- Calls `fn` in the next turn of the loop.
+--- Calls `fn` in the next turn of the loop. `fn` is no task and must not wait.
 function M.defer(fn)
-  tasks.state().loop:defer(fn)
+  rt.get_loop():defer(fn)
 end
 
---- Calls `fn` when the current scope is left; `handle:remove()` takes it back.
+--- Calls `fn(cancelled)` when the current scope is left, the latest first: `cancelled` is what its
+--- waits raise if it was cancelled. `handle:remove()` takes it back.
 function M.on_close(fn)
-  return tasks.context().inner:on_close(fn)
+  return Scope.on_close(waits.current().scope, fn)
 end
 
---- Whether the current scope is cancelled: the error its waits raise, or nil.
+--- What waits in the current scope raise since it was cancelled, or nil.
+---@return lbox.Error|nil
 function M.cancelled()
-  return tasks.context().inner:cancelled()
+  return waits.current().scope.cancel_error or nil
 end
 
---- Turns the loop once, waiting at most `max_wait` ms. Returns whether there is more to do now.
+--- One turn of the loop, waiting at most `max_wait` ms. Returns whether there is more to do now.
+---@return boolean
 function M.step(max_wait)
-  return tasks.state().loop:turn(max_wait)
+  return rt.get_loop():step(max_wait)
 end
 
---- Whether nothing is going on: no task waits for anything that could come.
+--- Whether nothing is going on that the loop would have to be turned for.
 function M.idle()
-  return tasks.state().loop:idle()
+  return not rt.loop or rt.loop:idle()
 end
 
 --- Number of tasks that have not ended.
 function M.pending()
-  return tasks.state().live
+  return rt.live
 end
 
 --- Sets who hears of errors nobody takes: a function of one string.
 function M.on_error(fn)
-  tasks.state().on_error = fn
+  rt.on_error = fn or false
 end
 
---- Attaches a host's event loop: `driver.wait(done)` blocks the host until `done()`, `driver.touch()`
---- hears that the loop has something to turn for, `driver.stop()` detaches.
+--- Attaches a host's event loop, or detaches it (nil). `driver.wait(done)` runs the host until
+--- `done()`, `driver.breathe()` for a moment, `driver.touch()` hears that the loop has something to
+--- turn for, `driver.stop()` is called when it is detached.
 function M.attach(driver)
-  local s = tasks.state()
-  if s.driver then
-    s.driver.stop()
+  local loop = rt.get_loop()
+  local old = loop.driver
+  if old ~= driver then
+    loop.driver = driver
+    if old then
+      old.stop()
+    end
   end
-  s.driver = driver
-  s.loop.hooks.touch = driver and driver.touch
 end
 
 return M

@@ -1,137 +1,187 @@
---- Scopes own tasks. A scope is left only after every task of it ended; a cancelled one makes every
---- wait in it raise the same `cancelled` object until it is left.
+--- Scopes: a tree of what is going on. A task is a scope too. A scope is left only after everything
+--- inside it ended; cancelled, it makes every wait in it raise the same `cancelled` object until
+--- then.
+---
+--- The cancel state is pushed down the tree, so that a wait looks at one field. Siblings are linked
+--- in the nodes themselves.
 local errors = require "lbox.errors"
+
+local M = {}
+
+---@class lbox.async.Node
+---@field parent lbox.async.Node|false
+---@field first lbox.async.Node|false  children, oldest first
+---@field last lbox.async.Node|false
+---@field next lbox.async.Node|false   siblings
+---@field prev lbox.async.Node|false
+---@field strand table  who entered it: see lbox.async.wait
+---@field cancel_error lbox.Error|false  what every wait in it raises
+---@field failed boolean  `failure` is the first error of its body or of a task in it
+---@field failure any
+---@field on_error "cancel"|"wait"|"report"  what the first error does to the others
+---@field shield boolean  a cancel from outside stops here
+---@field left boolean
+---@field is_task boolean
+---@field joiners lbox.async.Op[]|false  resolved when the last child is gone
+---@field closer table|false  latest of the linked closers
 
 local Scope = {}
 Scope.__index = Scope
+M.mt = Scope
 
----@class lbox.async.Scope
----@field parent lbox.async.Scope|nil
----@field cancel_error lbox.Error|nil  what every wait in it raises
----@field failure any      the first error of a task in it
----@field shield boolean|nil  an outer cancel stops here
----@field on_error "cancel"|"wait"|"report"
-
---- A scope inside `parent`, entered by `context` (the task, or what stands for the code outside tasks).
-function Scope.new(parent, context, on_error)
-  local scope = setmetatable({
-    parent = parent,
-    context = context,
-    on_error = on_error or "cancel",
-    tasks = {},
-    count = 0,
-    inner = {},
-  }, Scope)
-  if parent then
-    parent.inner[scope] = true
+--- Puts a node into the tree.
+function M.link(node, parent)
+  if not parent then
+    return
   end
+  node.parent = parent
+  local last = parent.last
+  node.prev = last
+  if last then
+    last.next = node
+  else
+    parent.first = node
+  end
+  parent.last = node
+  if not node.shield then
+    node.cancel_error = parent.cancel_error
+  end
+end
+
+--- Takes a node out; whoever waits for the parent's last child hears of it.
+function M.unlink(node)
+  local parent = node.parent
+  if not parent then
+    return
+  end
+  local prev, next_one = node.prev, node.next
+  if prev then
+    prev.next = next_one
+  else
+    parent.first = next_one
+  end
+  if next_one then
+    next_one.prev = prev
+  else
+    parent.last = prev
+  end
+  node.prev, node.next, node.parent = false, false, false
+  if not parent.first and parent.joiners then
+    local joiners = parent.joiners
+    parent.joiners = false
+    for _, op in ipairs(joiners) do
+      op:resolve()
+    end
+  end
+end
+
+--- A scope inside `parent`, entered by `strand`.
+---@param parent lbox.async.Node|nil
+function M.new(parent, strand, on_error, shield)
+  local scope = setmetatable({
+    parent = false, first = false, last = false, next = false, prev = false,
+    strand = strand, cancel_error = false, failed = false, failure = nil,
+    on_error = on_error or "cancel", shield = shield or false, left = false, is_task = false,
+    joiners = false, closer = false,
+  }, Scope)
+  M.link(scope, parent)
   return scope
 end
 
---- The error that a wait in this scope has to raise, or nil: its own or that of the nearest cancelled
---- scope around it, up to a shield.
-function Scope:cancelled()
-  local scope = self
-  while scope do
-    if scope.cancel_error then
-      return scope.cancel_error
-    elseif scope.shield then
-      return nil
-    end
-    scope = scope.parent
-  end
-end
-
---- Interrupts every wait in this scope and in those inside it.
+-- Wakes whoever is parked in this very scope; a strand that turns the loop looks for itself.
 local function interrupt(scope)
-  if scope.context then
-    scope.context:interrupt()
-  end
-  for task in pairs(scope.tasks) do
-    task:interrupt()
-  end
-  for inner in pairs(scope.inner) do
-    if not inner.shield then
-      interrupt(inner)
-    end
+  local strand = scope.strand
+  local op = strand.waiting
+  if op and strand.scope == scope then
+    strand.waiting = false
+    op.waiter = false
+    strand.loop:wake(strand)
   end
 end
 
---- Cancels the scope: from now on every wait in it raises. The first reason stays.
----@param err lbox.Error|string|nil
-function Scope:cancel(err)
-  if self.cancel_error or self.left then
+local function spread(scope, err)
+  scope.cancel_error = err
+  interrupt(scope)
+  local child = scope.first
+  while child do
+    if not child.shield and not child.cancel_error then
+      spread(child, err)
+    end
+    child = child.next
+  end
+end
+
+--- Cancels a scope: from now on every wait in it raises the same object. The first reason stays.
+---@param scope lbox.async.Node
+---@param reason lbox.Error|string|nil
+function M.cancel(scope, reason)
+  if scope.cancel_error or scope.left then
     return
   end
-  if not errors.is(err) then
-    err = errors.new("cancelled", err and tostring(err) or "cancelled")
+  if not errors.is(reason) then
+    reason = errors.new("cancelled", reason and tostring(reason) or "cancelled")
   end
-  self.cancel_error = err
-  interrupt(self)
+  spread(scope, reason)
 end
 
---- Notes the error of a task or of the body; the first one stays and, unless the scope waits for all,
---- cancels the rest.
-function Scope:fail(err)
-  if not self.failed then
-    self.failure, self.failed = err, true
+--- Notes the error of the body or of a task; the first one stays and, unless the scope waits for
+--- all, cancels the rest.
+function M.fail(scope, err, what)
+  if not scope.failed then
+    scope.failed, scope.failure = true, err
   end
-  if self.on_error == "cancel" then
-    self:cancel(errors.new("cancelled", "cancelled because another task failed", { cause = err }))
+  if scope.on_error == "cancel" and not scope.cancel_error then
+    M.cancel(scope, errors.new("cancelled", what, { cause = err }))
   end
 end
 
-function Scope:add(task)
-  self.tasks[task] = true
-  self.count = self.count + 1
+local Closer = {}
+Closer.__index = Closer
+
+--- Takes it back; nothing happens when it ran already.
+function Closer:remove()
+  local scope = self.scope
+  if not scope then
+    return
+  end
+  self.scope = false
+  local newer, older = self.newer, self.older
+  if newer then
+    newer.older = older
+  else
+    scope.closer = older
+  end
+  if older then
+    older.newer = newer
+  end
 end
 
-function Scope:remove(task)
-  if self.tasks[task] then
-    self.tasks[task] = nil
-    self.count = self.count - 1
-    if self.count == 0 and self.empty then
-      self.empty:resolve()
+--- Calls `fn(cancel_error|nil)` when the scope is left, the latest first.
+---@return { remove: fun(self) }
+function M.on_close(scope, fn)
+  if scope.left then
+    errors.raise("usage", "the scope is already left: nothing can be opened in it")
+  end
+  local older = scope.closer
+  local closer = setmetatable({ scope = scope, fn = fn, older = older, newer = false }, Closer)
+  if older then
+    older.newer = closer
+  end
+  scope.closer = closer
+  return closer
+end
+
+--- Runs the closers. Errors in them fail the scope.
+function M.run_closers(scope, handler)
+  local closer = scope.closer
+  while closer do
+    closer:remove()
+    local ok, err = xpcall(closer.fn, handler, scope.cancel_error or nil)
+    if not ok and err ~= scope.cancel_error then
+      M.fail(scope, err, "cancelled because closing something failed")
     end
+    closer = scope.closer
   end
 end
 
---- Calls `fn(cancelled)` when the scope is left, latest first; `cancelled` is the error the scope was
---- cancelled with, or nil. `handle:remove()` takes it back.
-function Scope:on_close(fn)
-  local handle = { fn = fn }
-  function handle.remove(this)
-    this.fn = nil
-    if self.closers then
-      self.closers[this] = nil
-    end
-  end
-  self.closers = self.closers or {}
-  self.closer_count = (self.closer_count or 0) + 1
-  self.closers[handle] = self.closer_count
-  return handle
-end
-
---- The scope is left: its closers run, and the scope around forgets it.
-function Scope:leave()
-  self.left = true
-  if self.parent then
-    self.parent.inner[self] = nil
-  end
-  local closers = self.closers
-  self.closers = nil
-  if closers then
-    local order = {}
-    for handle, number in pairs(closers) do
-      order[#order + 1] = { handle = handle, number = number }
-    end
-    table.sort(order, function(a, b) return a.number > b.number end)
-    for _, each in ipairs(order) do
-      if each.handle.fn then
-        each.handle.fn(self:cancelled())
-      end
-    end
-  end
-end
-
-return Scope
+return M

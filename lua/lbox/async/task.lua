@@ -1,417 +1,360 @@
---- Tasks: coroutines owned by a scope, and the one way to wait.
----
---- A wait yields only in the task's own coroutine. Everywhere else (outside tasks, in a gsub callback,
---- in a user's generator) it turns the loop on the spot until its operation is done, while other tasks
---- go on.
+--- Tasks: coroutines owned by a scope, each the scope of what it spawns itself. The body is called
+--- with xpcall inside the task's own coroutine, so that clean-up may wait.
 local Op = require "lbox.async.op"
 local Scope = require "lbox.async.scope"
+local core = require "lbox.core"
 local errors = require "lbox.errors"
-local loops = require "lbox.async.loop"
+local rt = require "lbox.async.runtime"
+local trace = require "lbox.async.trace"
+local waits = require "lbox.async.wait"
 
 local M = {}
 
--- What tasks yield and are resumed with; nobody else has them.
-local YIELD, GO = {}, {}
+local unpack = rawget(table, "unpack") or rawget(_G, "unpack")
+local YIELD, GO = waits.YIELD, waits.GO
+local create, resume_co, yield = coroutine.create, coroutine.resume, coroutine.yield
+local close_co = rawget(coroutine, "close")
+local note = trace.note
 
--- How long a task may run before a checkpoint lets others in.
-local SLICE_MS = 2
+-- What can run without waiting runs on after the grace of a close, so long at most.
+local OVERTIME_MS = 100
 
--- Waits that turn the loop inside each other use the C stack, which ends at about 200 levels.
-local MAX_NESTED = 40
-
----@class lbox.async.Task
+---@class lbox.async.Task: lbox.async.Node
 ---@field status "running"|"done"|"failed"|"cancelled"
----@field name string
+---@field name string  given, or where its function stands
+---@field co thread|false  false once it ended
+---@field scope lbox.async.Node  the innermost scope it is in
+---@field waiting lbox.async.Op|false  what it is parked for, unless that cannot be cancelled
 local Task = {}
-Task.__index = Task
 
--- Code outside every task waits in the root scope, which reports errors instead of raising them.
-local Outside = {}
-Outside.__index = Outside
+local Task_mt = { __name = "lbox.Task" }
 
--- Called when a state's loop has been made: where a host's event loop is attached. Set by loop/init.lua.
-M.on_start = nil
-
-local state -- { loop, root, outside, current, live, nested }
-
-local function get_state()
-  local loop = loops.get()
-  if not state or state.loop ~= loop then
-    local outside = setmetatable({}, Outside)
-    local root = Scope.new(nil, outside, "report")
-    outside.inner = root
-    state = { loop = loop, root = root, outside = outside, live = 0, nested = {}, driver = nil }
-    if M.on_start then
-      M.on_start()
-    end
+-- Internal fields are never nil, so that only methods and the name come here.
+function Task_mt.__index(task, key)
+  if key == "name" then
+    local info = type(task.fn) == "function" and debug.getinfo(task.fn, "S")
+    return info and ("task at %s:%d"):format(info.short_src, info.linedefined) or "task"
   end
-  return state
-end
-M.state = get_state
-
---- The running task, or nil outside of every task.
-function M.current()
-  return state and state.current
+  return Task[key]
 end
 
-local function context()
-  local s = get_state()
-  return s.current or s.outside
-end
-M.context = context
-
--- The last error that was seen raised, with the places it passed: strings carry no traceback.
-local seen = {}
-
---- Notes where an error was raised; for one that comes up through several tasks, all the places.
-local function note_traceback(err)
-  local text = debug.traceback("", 2):gsub("^\n", "")
-  if seen.err ~= err or seen.err == nil then
-    seen = { err = err, text = text }
-  else
-    seen.text = seen.text .. "\nawaited by:\n" .. text
-  end
-  if errors.is(err) then
-    err.traceback = seen.text
-  end
-  return err
+function Task_mt.__tostring(task)
+  return ("%s (%s)"):format(task.name, task.status)
 end
 
---- The traceback of the error that was raised last, when it is `err`.
-function M.traceback(err)
-  if errors.is(err) and err.traceback then
-    return err.traceback
-  end
-  return seen.err == err and seen.text or nil
-end
+-- ------------------------------------------------------------------------------- ends of scopes
 
---- An error as text with its traceback, for a host that takes nothing else.
-function M.describe(err)
-  local text = type(err) == "string" and err or tostring(err)
-  local traceback = M.traceback(err)
-  return traceback and text .. "\n" .. traceback or text
-end
+local leave
 
--- ---------------------------------------------------------------------------------- waiting
-
---- The line that called into lbox, as "file:line".
-local function here()
-  for level = 3, 20 do
-    local info = debug.getinfo(level, "Sl")
-    if not info then
-      break
-    elseif info.currentline > 0 and not info.source:find("lbox[./]async") then
-      return info.short_src .. ":" .. info.currentline
-    end
-  end
-  return "?"
-end
-
---- Turns the loop until `done()`, on the spot.
-local function turn_until(s, done)
-  local nested = s.nested
-  if #nested >= MAX_NESTED then
-    errors.raise("usage", ("calls that cannot yield wait inside each other too deep (%d): the first at %s, "
-      .. "the last at %s"):format(#nested, nested[1], here()))
-  end
-  nested[#nested + 1] = here()
-  local current, resumed_at = s.current, s.current and s.current.resumed_at
-  s.current = nil
-  local ok, err = pcall(function()
-    if s.driver and #nested == 1 then
-      s.driver.wait(done)
-    end
-    while not done() do
-      if s.loop:idle() then
-        errors.raise("usage", "nothing is left to wait for: every task waits for another")
-      end
-      s.loop:turn(nil)
-    end
-  end)
-  s.current = current
-  if current then
-    current.resumed_at = resumed_at
-  end
-  nested[#nested] = nil
-  if not ok then
-    error(err, 0)
-  end
-end
-
-local function can_yield(task)
-  return task and coroutine.running() == task.co and coroutine.isyieldable()
-end
-
---- Blocks until the operation is settled; `interruptible` waits also end when the scope is cancelled.
-local function block(ctx, op, interruptible)
-  local s = state
-  local task = s.current
-  ctx.interrupted = nil
-  ctx.waiting = interruptible and op or nil
-  if can_yield(task) then
-    op.waiter = task.wake
-    if coroutine.yield(YIELD) ~= GO then
-      errors.raise("usage", "a task was resumed by code outside lbox: coroutines of tasks are lbox's own")
-    end
-  else
-    -- A wait inside this one may use the same context: its own interruption must stay its own.
-    local interrupted = false
-    op.interrupt = function() interrupted = true end
-    turn_until(s, function()
-      return op.settled or interrupted or (interruptible and ctx.inner:cancelled() ~= nil)
-    end)
-  end
-  ctx.waiting = nil
-end
-
---- Waits for an operation: its results, or its error raised. When the scope is cancelled first, the
---- operation is told (on_cancel) and the scope's `cancelled` is raised.
----@param op lbox.async.Op
-function M.wait(op)
-  local ctx = context()
-  local err = ctx.inner:cancelled()
-  if not op.settled and not err then
-    block(ctx, op, true)
-    err = ctx.inner:cancelled()
-  end
-  if op.settled then
-    return op:result()
-  end
-  op.waiter = nil
-  if op.on_cancel then
-    op.on_cancel(op)
-  end
-  error(err, 0)
-end
-
---- Waits for an operation whatever is cancelled: for ends that have to be waited for.
-function M.wait_through(op)
-  local ctx = context()
-  while not op.settled do
-    block(ctx, op, false)
-  end
-  return op:result()
-end
-
---- Raises if the scope is cancelled, and lets others run when this task had its slice.
-function M.checkpoint()
-  local ctx = context()
-  local err = ctx.inner:cancelled()
-  if err then
-    error(err, 0)
-  end
-  local s = state
-  local task = s.current
-  local now = s.loop.now()
-  if now - (ctx.resumed_at or 0) < SLICE_MS then
-    return
-  end
-  if can_yield(task) then
-    s.loop:defer(task.wake_fn)
-    if coroutine.yield(YIELD) ~= GO then
-      errors.raise("usage", "a task was resumed by code outside lbox: coroutines of tasks are lbox's own")
-    end
-  elseif #s.nested < MAX_NESTED then
-    local current = s.current
-    s.current = nil
-    s.nested[#s.nested + 1] = "checkpoint"
-    local ok, why = pcall(s.loop.turn, s.loop, 0)
-    s.nested[#s.nested] = nil
-    s.current = current
-    ctx.resumed_at = s.loop.now()
-    if not ok then
-      error(why, 0)
-    end
-  end
-  err = ctx.inner:cancelled()
-  if err then
-    error(err, 0)
-  end
-end
-
-function Outside.interrupt()
-  -- Whoever blocks outside tasks looks at the scope after every turn.
-  state.loop.engine:wake(true)
-end
-
-function Task:interrupt()
-  local op = self.waiting
-  if op and not op.settled and self.inner:cancelled() then
-    self.waiting = nil
-    op.waiter = nil
-    if op.interrupt then
-      op.interrupt()
-    else
-      self.wake()
-    end
-  end
-end
-
--- ------------------------------------------------------------------------------------ tasks
-
-local function resume(task)
-  local s = state
-  local previous = s.current
-  s.current = task
-  task.resumed_at = s.loop.now()
-  local ok, token = coroutine.resume(task.co, GO)
-  s.current = previous
-  if coroutine.status(task.co) ~= "dead" then
-    if token ~= YIELD then
-      task:finish(false, errors.new("usage",
-        "a task yielded to lbox: use coroutine.yield only in coroutines of your own"))
-    end
-  elseif not ok then
-    task:finish(false, token)
-  end
-end
-
---- Waits until the scope's tasks ended, whatever is cancelled meanwhile.
+--- Waits until nothing is left inside, whatever is cancelled meanwhile. Where the wait itself is
+--- not possible the scope fails and is cancelled; if that does not help either, the rest is given
+--- up.
 local function join(scope)
-  while scope.count > 0 do
-    scope.empty = Op.new()
-    M.wait_through(scope.empty)
-    scope.empty = nil
-  end
-end
-
-local function pack(...)
-  return { n = select("#", ...), ... }
-end
-local unpack = table.unpack or unpack
-
---- Runs `fn` in `scope` to its end: the body, then its tasks. Returns ok and the results, or the error.
-local function run_scope(ctx, scope, fn, ...)
-  local outer = ctx.inner
-  ctx.inner = scope
-  local args = pack(...)
-  local results = pack(xpcall(function() return fn(unpack(args, 1, args.n)) end, note_traceback))
-  if not results[1] then
-    local err = results[2]
-    -- The cancel of this scope is not an error of its own: what caused it is.
-    if err ~= scope.cancel_error or not scope.failed then
-      if not scope.failed then
-        scope.failure, scope.failed = err, true
-      end
-      if not scope:cancelled() then
-        scope:cancel(errors.new("cancelled", "cancelled because the task around failed", { cause = err }))
+  local tried = false
+  while scope.first do
+    local child = scope.first
+    while child and child.is_task do
+      child = child.next
+    end
+    if child then
+      -- Entered by a coroutine that yielded to the user's code in it and was never resumed.
+      Scope.cancel(child, "the scope around was left")
+      leave(child)
+    else
+      local op = Op.new()
+      scope.joiners = scope.joiners or {}
+      scope.joiners[#scope.joiners + 1] = op
+      local ok, err = pcall(waits.wait_through, op)
+      if not ok then
+        Scope.fail(scope, err, "cancelled because its end cannot be waited for")
+        if tried then
+          return
+        end
+        Scope.cancel(scope, "cancelled because its end cannot be waited for")
+        tried = true
       end
     end
   end
-  join(scope)
-  scope:leave()
-  ctx.inner = outer
+end
+
+--- Everything inside ends, what was opened in it is closed.
+function leave(scope)
+  if scope.first then
+    join(scope)
+  end
+  if scope.closer then
+    Scope.run_closers(scope, note)
+    join(scope)
+  end
+  scope.left = true
+  if not scope.is_task then
+    Scope.unlink(scope)
+  end
+end
+
+local function conclude(strand, scope, outer, ok, ...)
+  if not ok then
+    local err = ...
+    if err ~= scope.cancel_error then
+      Scope.fail(scope, err, "cancelled because the code around it failed")
+    elseif not scope.failed then
+      scope.failed, scope.failure = true, err
+    end
+  end
+  local unfinished = scope.first
+  leave(scope)
+  if unfinished and scope.cancel_error and not scope.failed then
+    -- The end of a scope is a wait like any other: what was cancelled is not complete.
+    scope.failed, scope.failure = true, scope.cancel_error
+  end
+  waits.leaving(strand, outer)
   if scope.failed then
     return false, scope.failure
   end
-  return unpack(results, 1, results.n)
+  return true, ...
 end
-M.run_scope = run_scope
 
---- Starts a task that runs `fn(...)`, owned by `scope`.
----@return lbox.async.Task
-function M.start(scope, name, fn, ...)
-  local s = get_state()
-  if scope.left then
-    errors.raise("usage", "the scope is already left: a task cannot be spawned into it")
+--- Enters a new scope, made for the running strand, and runs `fn` in it to its end: the body, then
+--- everything inside. Returns true and the results, or false and the error.
+---@param scope lbox.async.Node
+function M.run_scope(scope, fn, ...)
+  local strand = scope.strand
+  local outer = strand.scope
+  strand.scope = scope
+  return conclude(strand, scope, outer, xpcall(fn, note, ...))
+end
+
+--- A new scope inside the current one, for the running strand.
+function M.new_scope(on_error, shield)
+  local strand = waits.entering()
+  return Scope.new(strand.scope, strand, on_error, shield)
+end
+
+-- ---------------------------------------------------------------------------------------- tasks
+
+--- The task ended. Its awaiters hear of it before its owner does, so that they get the very error.
+local function finish(task, ok, ...)
+  local owner = task.parent
+  local n = select("#", ...)
+  task.n = n
+  if n == 1 then
+    task.value = ...
+  elseif n > 1 then
+    task.value = { ... }
   end
-  local args = pack(...)
-  local task = setmetatable({ status = "running", name = name, owner = scope, awaiters = {} }, Task)
-  task.scope = Scope.new(scope, task)
-  task.inner = task.scope
-  task.co = coroutine.create(function()
-    task:finish(run_scope(task, task.scope, fn, unpack(args, 1, args.n)))
-  end)
-  task.wake_fn = function() resume(task) end
-  task.wake = function() s.loop:defer(task.wake_fn) end
-  scope:add(task)
-  s.live = s.live + 1
-  task.wake()
+  if ok then
+    task.status = "done"
+  elseif task.value == task.cancel_error then
+    task.status = "cancelled"
+  else
+    task.status = "failed"
+  end
+  task.co = false
+  if task.loop == rt.loop then
+    rt.live = rt.live - 1
+  end
+  local first, others = task.awaiter, task.awaiters
+  task.awaiter, task.awaiters = false, false
+  if first then
+    first:resolve()
+  end
+  for _, op in ipairs(others or {}) do
+    op:resolve()
+  end
+  if task.status == "failed" then
+    if owner.on_error ~= "report" then
+      Scope.fail(owner, task.value, "cancelled because another task failed")
+    elseif not first and not others then
+      rt.report(task.value)
+    end
+  end
+  Scope.unlink(task)
+end
+
+local function body(task, fn, ...)
+  yield(YIELD) -- the arguments stay here until the loop starts the task
+  if task.cancel_error then
+    -- Cancelled before it began: it does not begin.
+    task.left = true
+    finish(task, false, task.cancel_error)
+  else
+    finish(task, conclude(task, task, task, xpcall(fn, note, ...)))
+  end
+end
+
+local function end_collapsed(task, err)
+  finish(task, conclude(task, task, task, false, err))
+end
+
+local resume
+
+--- The coroutine of a task is lost: it yielded to us what is not ours, or somebody closed it. What
+--- is in the task is ended by another one.
+local function collapse(task, ok, token)
+  local lost = task.co
+  local err
+  if ok then
+    err = errors.new("usage",
+      "a task yielded to lbox: use coroutine.yield only in coroutines of your own",
+      { traceback = trace.of(lost) })
+    if close_co then
+      close_co(lost)
+    end
+  else
+    err = errors.new("usage",
+      "the coroutine of a task was ended by code outside lbox: " .. tostring(token))
+  end
+  if task.waiting then
+    local op = task.waiting
+    op.waiter, task.waiting = false, false
+    if op.on_cancel then
+      pcall(op.on_cancel, op)
+    end
+  end
+  task.co = create(end_collapsed)
+  rt.strand, lost = task, rt.strand
+  local _, next_token = resume_co(task.co, task, err)
+  rt.strand = lost
+  if next_token ~= YIELD and task.co then
+    collapse(task, true, next_token)
+  end
+end
+
+--- Lets a task run until it parks or ends. Only the loop calls this.
+function resume(task)
+  task.queued = false
+  local co = task.co
+  if not co then
+    return
+  end
+  local previous = rt.strand
+  rt.strand = task
+  task.slice_at = false
+  local ok, token = resume_co(co, GO)
+  rt.strand = previous
+  if token ~= YIELD and task.co then
+    collapse(task, ok, token)
+  end
+end
+
+--- Starts a task that runs `fn(...)`, owned by `owner`. It begins in the next turn of the loop.
+---@param owner lbox.async.Node
+---@param name string|nil
+---@return lbox.async.Task
+function M.start(owner, name, fn, ...)
+  if owner.left then
+    errors.raise("usage", "the scope is already left: no task can be spawned in it")
+  end
+  local loop = rt.loop
+  local task = setmetatable({
+    parent = false, first = false, last = false, next = false, prev = false, strand = false,
+    cancel_error = false, failed = false, failure = false, on_error = "cancel", shield = false,
+    left = false, is_task = true, joiners = false, closer = false,
+    status = "running", name = name, fn = fn, co = create(body), scope = false,
+    waiting = false, queued = false, slice_at = false, loop = loop, resume = resume,
+    awaiter = false, awaiters = false, n = 0, value = false, is_guest = false,
+  }, Task_mt)
+  task.strand, task.scope = task, task
+  Scope.link(task, owner)
+  rt.live = rt.live + 1
+  resume_co(task.co, task, fn, ...)
+  loop:wake(task)
   return task
 end
 
---- The task ended. Its awaiters hear of it before its scope does, so that they get the very error.
-function Task:finish(ok, ...)
-  if self.status ~= "running" then
-    return
+-- Somebody who waited for the task was cancelled.
+local function forget_awaiter(op)
+  local task = op.task
+  if task.awaiter == op then
+    task.awaiter = false
   end
-  local s = state
-  self.results = pack(...)
-  local err = ...
-  if ok then
-    self.status = "done"
-  elseif err == self.scope:cancelled() then
-    self.status = "cancelled"
-  else
-    self.status = "failed"
-  end
-  s.live = s.live - 1
-  for _, op in ipairs(self.awaiters) do
-    if ok then
-      op:resolve(...)
-    else
-      op:reject(err)
+  for i, other in ipairs(task.awaiters or {}) do
+    if other == op then
+      table.remove(task.awaiters, i)
+      break
     end
   end
-  local owner = self.owner
-  owner.inner[self.scope] = nil
-  if self.status == "failed" then
-    if owner.on_error ~= "report" then
-      owner:fail(err)
-    elseif #self.awaiters == 0 then
-      M.report(err)
-    end
-  end
-  owner:remove(self)
 end
 
 --- Waits for the task: its results, or its error raised.
+---@return any ...
 function Task:await()
   if self.status == "running" then
-    local op = Op.new()
-    self.awaiters[#self.awaiters + 1] = op
-    return M.wait(op)
-  elseif self.status == "done" then
-    return unpack(self.results, 1, self.results.n)
+    if self == rt.strand then
+      errors.raise("usage", "a task cannot await itself")
+    end
+    local op = Op.new(forget_awaiter)
+    op.task = self
+    if not self.awaiter then
+      self.awaiter = op
+    else
+      self.awaiters = self.awaiters or {}
+      self.awaiters[#self.awaiters + 1] = op
+    end
+    waits.wait(op)
   end
-  error(self.results[1], 0)
+  if self.status ~= "done" then
+    error(self.value, 0)
+  elseif self.n == 1 then
+    return self.value
+  elseif self.n > 1 then
+    return unpack(self.value, 1, self.n)
+  end
 end
 
---- Cancels the task and everything it spawned. It has ended when `await` returns or raises.
+--- Cancels the task and everything in it. It has ended when `await` returns or raises; a task that
+--- has not begun does not begin.
 ---@param reason string|nil
 function Task:cancel(reason)
-  if self.status == "running" then
-    self.scope:cancel(reason or "cancelled")
+  Scope.cancel(self, reason)
+end
+
+--- The running task, or nil outside of every task.
+---@return lbox.async.Task|nil
+function M.current()
+  local strand = rt.strand
+  return strand and strand.is_task and strand or nil
+end
+
+local function close_root(root)
+  Scope.run_closers(root, note)
+  if root.failed then
+    rt.report(root.failure)
   end
 end
 
---- Hands an error nobody takes to the host, as a string.
-function M.report(err)
-  local s = get_state()
-  local text = M.describe(err)
-  if s.on_error then
-    s.on_error(text)
-  else
-    io.stderr:write("lbox: error in a task: ", text, "\n")
-  end
-end
-
---- Ends everything: cancels all tasks, gives them `grace` ms to clean up, and drops the loop.
-function M.close(grace)
-  if not state then
+--- Ends everything from wherever it is called, also in a task, as when the host exits: whoever
+--- calls it does not get to its own clean-up.
+---@param grace number|nil  0
+function M.shut_down(grace)
+  if not rt.loop then
     return
   end
-  local s = state
-  s.root:cancel("lbox is closing")
-  local deadline = s.loop.now() + (grace or 0)
-  while s.live > 0 and s.loop.now() < deadline do
-    s.loop:turn(deadline - s.loop.now())
+  local loop, root = rt.loop, rt.root
+  local stop_at = core.now() + (grace or 0)
+  Scope.cancel(root, "lbox is closing")
+  if root.closer then
+    -- What was opened outside tasks is closed by a task that the cancel does not reach.
+    M.start(root, "closing", close_root, root).cancel_error = false
   end
-  if s.driver then
-    s.driver.stop()
+  while root.first and not loop.closed do
+    local left = stop_at - core.now()
+    if left <= 0 and (loop.head > loop.tail or left < -OVERTIME_MS) then
+      break
+    end
+    loop:turn(math.max(left, 0))
   end
-  state = nil
-  loops.drop()
+  rt.drop()
+end
+
+--- Ends everything: cancels all tasks, gives them `grace` ms to clean up, and drops the loop. What
+--- is used afterwards begins anew.
+---@param grace number|nil  0
+function M.close(grace)
+  if M.current() then
+    errors.raise("usage", "close is for the code outside tasks: a task would wait for its own end")
+  end
+  M.shut_down(grace)
 end
 
 return M

@@ -1,90 +1,108 @@
---- A binary heap of timers, nearest first. A cancelled timer stays in it until it comes to the top.
+--- A binary heap of timers, nearest first; of two due at the same time the one added first. What is
+--- in the heap are the caller's own tables, so that an operation can be its own timer.
 local M = {}
 
-local Timers = {}
-Timers.__index = Timers
+local floor = math.floor
 
----@class lbox.async.Timer
----@field at number  absolute ms
----@field fn fun()|nil  nil once it ran or was cancelled
-local Timer = {}
-Timer.__index = Timer
+local Heap = {}
+Heap.__index = Heap
 
-function Timer:cancel()
-  self.fn = nil
-end
+---@class lbox.async.TimerEntry
+---@field at number         absolute ms
+---@field fire fun(entry)   called once when due
+---@field slot integer|false  place in the heap, false when it is not in it
+---@field number integer    order of adding
 
 function M.new()
-  return setmetatable({ n = 0 }, Timers)
+  return setmetatable({ n = 0, added = 0 }, Heap)
 end
 
---- Adds a timer that runs `fn` at the absolute time `at` (ms).
----@return lbox.async.Timer
-function Timers:add(at, fn)
-  local timer = setmetatable({ at = at, fn = fn }, Timer)
-  local i = self.n + 1
-  self.n = i
+local function before(a, b)
+  return a.at < b.at or (a.at == b.at and a.number < b.number)
+end
+
+local function up(heap, entry, i)
   while i > 1 do
-    local parent = math.floor(i / 2)
-    if self[parent].at <= at then
+    local parent = floor(i / 2)
+    local other = heap[parent]
+    if not before(entry, other) then
       break
     end
-    self[i] = self[parent]
+    heap[i] = other
+    other.slot = i
     i = parent
   end
-  self[i] = timer
-  return timer
+  heap[i] = entry
+  entry.slot = i
 end
 
-local function pop(heap)
-  local top, last = heap[1], heap[heap.n]
-  heap[heap.n] = nil
-  heap.n = heap.n - 1
-  local n, i = heap.n, 1
-  if n > 0 then
-    while true do
-      local child = i * 2
-      if child > n then
-        break
-      end
-      if child < n and heap[child + 1].at < heap[child].at then
-        child = child + 1
-      end
-      if heap[child].at >= last.at then
-        break
-      end
-      heap[i] = heap[child]
-      i = child
-    end
-    heap[i] = last
-  end
-  return top
-end
-
---- When the next live timer is due, nil when there is none.
-function Timers:next_at()
-  while self.n > 0 and not self[1].fn do
-    pop(self)
-  end
-  return self.n > 0 and self[1].at or nil
-end
-
---- Runs every timer due at `now`; those added meanwhile wait for the next call.
-function Timers:run(now)
-  local due = {}
+local function down(heap, entry, i)
+  local n = heap.n
   while true do
-    local at = self:next_at()
-    if not at or at > now then
+    local child = i * 2
+    if child > n then
       break
     end
-    due[#due + 1] = pop(self)
-  end
-  for _, timer in ipairs(due) do
-    local fn = timer.fn
-    timer.fn = nil
-    if fn then
-      fn()
+    if child < n and before(heap[child + 1], heap[child]) then
+      child = child + 1
     end
+    local other = heap[child]
+    if not before(other, entry) then
+      break
+    end
+    heap[i] = other
+    other.slot = i
+    i = child
+  end
+  heap[i] = entry
+  entry.slot = i
+end
+
+--- Puts an entry in; `entry.fire(entry)` is called when it is due.
+---@param entry lbox.async.TimerEntry
+function Heap:add(entry)
+  local n = self.n + 1
+  self.n = n
+  self.added = self.added + 1
+  entry.number = self.added
+  up(self, entry, n)
+end
+
+--- Takes an entry out; nothing happens when it is not in.
+function Heap:remove(entry)
+  local i = entry.slot
+  if not i then
+    return
+  end
+  entry.slot = false
+  local n = self.n
+  local moved = self[n]
+  self[n] = nil
+  self.n = n - 1
+  if i < n then
+    if i > 1 and before(moved, self[floor(i / 2)]) then
+      up(self, moved, i)
+    else
+      down(self, moved, i)
+    end
+  end
+end
+
+--- When the next one is due, nil when there is none.
+---@return number|nil
+function Heap:next_at()
+  local top = self[1]
+  return top and top.at
+end
+
+--- Fires what is due at `now`. What is added meanwhile waits for the next call.
+function Heap:run(now)
+  local newest = self.added
+  local top = self[1]
+  while top and top.at <= now and top.number <= newest do
+    self:remove(top)
+    top.fire(top)
+    top = self[1]
   end
 end
 
