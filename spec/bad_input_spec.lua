@@ -1,116 +1,240 @@
--- Every way a call can fail says so in its own words, with its kind.
+-- What a user sees when something is wrong: one clear sentence each, with its kind and its status.
+local fault = require "spec.support.fault"
 local lbox = require "lbox"
-local peer = require "spec.support.peer"
+
 local Box = lbox.Box
 
-local function failure(fn, ...)
-  local ok, err = pcall(fn, ...)
-  assert.is_false(ok)
-  assert.is_true(lbox.is_error(err), tostring(err))
+local ROUTES = [[
+routes["GET /v2/box/unauthorized"] = function(reply) reply:json(401, { error = "unauthorized" }) end
+routes["GET /v2/box/missing"] = function(reply) reply:json(404, { error = "box not found" }) end
+routes["GET /v2/box/broken"] = function(reply)
+  reply:json(500, { error = "Failed to execute command" })
+end
+routes["GET /v2/box/limited"] = function(reply)
+  reply:json(400, { error = { message = "budget exhausted", code = "budget" } },
+    { ["X-Request-Id"] = "req_9" })
+end
+routes["GET /v2/box/page"] = function(reply)
+  reply:text(403, "<html>\n<h1>Forbidden</h1>\n</html>")
+end
+routes["GET /v2/box/wordless"] = function(reply) reply:json(418, {}) end
+routes["GET /v2/box/empty"] = function(reply) reply:text(418, "") end
+routes["GET /v2/box/moved"] = function(reply)
+  reply:text(301, "", { Location = "https://me:pw@new.example/v2/box" })
+end
+routes["GET /v2/box/garbage"] = function(reply) reply:raw("SSH-2.0-OpenSSH\r\n\r\n") reply:cut() end
+routes["GET /v2/box/echo"] = function(reply, request)
+  reply:text(400, "bad key " .. request.headers["x-box-api-key"])
+end
+routes["GET /v2/box/headers"] = function(reply)
+  reply:raw("HTTP/1.1 200 OK\r\n" .. ("X-Pad: " .. ("x"):rep(1000) .. "\r\n"):rep(100) .. "\r\n")
+end
+routes["POST /v2/box/b/exec"] = function(reply) reply:cut() end
+routes["POST /v2/box/b/run/stream"] = function(reply)
+  reply:begin()
+  reply:event("run_start", { run_id = "r1" })
+  reply:event("text", { text = "so far" })
+  reply:hold()
+end
+]]
+
+local BARE = { UPSTASH_BOX_API_KEY = false, UPSTASH_BOX_BASE_URL = false }
+
+local function check(err, kind, pattern)
+  assert.is_true(lbox.is_error(err, kind), tostring(err))
+  assert.matches(pattern, err.message)
+  assert.not_matches("\n", err.message)
+  assert.not_matches("traceback", err.message)
+  assert.not_matches(fault.KEY, err.message, 1, true)
+  assert.are.equal(("lbox: %s: %s"):format(kind, err.message), tostring(err))
   return err
 end
 
-local function options(url, more)
-  local opts = { base_url = url, api_key = "box_secret123" }
+local function get(url, id, more)
+  local opts = { base_url = url, api_key = fault.KEY, timeout = 20000 }
   for key, value in pairs(more or {}) do
     opts[key] = value
   end
-  return opts
+  return fault.raised(Box.get, id or "b", opts)
 end
 
-describe("arguments", function()
-  it("name the nearest option for a typo", function()
-    assert.are.equal('unknown option "nmae" (did you mean "name"?)',
-      failure(Box.create, options("http://127.0.0.1:1", { nmae = "x" })).message)
+describe("without a server to talk to", function()
+  it("no key", function()
+    fault.with_env(BARE, function()
+      check(fault.raised(Box.create), "usage", "^api_key is required: pass api_key, set "
+        .. "UPSTASH_BOX_API_KEY, or use local boxes %(lbox %-%-local%)$")
+    end)
   end)
 
-  it("are refused before any request when ids are blank", function()
-    assert.are.equal("usage", failure(Box.get, " ", options("http://127.0.0.1:1")).kind)
-    assert.are.equal("box_ids must contain at least one non-empty id",
-      failure(Box.delete_boxes, options("http://127.0.0.1:1", { box_ids = {} })).message)
+  it("an unknown option", function()
+    check(fault.raised(Box.create, { keep_alvie = true }), "usage",
+      '^unknown option "keep_alvie" %(did you mean "keep_alive"%?%)$')
   end)
 
-  it("must be sensible addresses", function()
-    assert.are.equal("usage", failure(Box.list, options("ftp://x")).kind)
+  it("a host name that does not exist", function()
+    -- A label is at most 63 characters: no resolver has to be asked.
+    local host = ("a"):rep(64) .. ".invalid"
+    local err = check(get("http://" .. host), "network", "^the host name \"" .. host
+      .. "\" cannot be resolved")
+    assert.is_true(err.retryable)
+  end)
+
+  it("a port nobody listens on", function()
+    local err = check(get("http://127.0.0.1:1"), "network",
+      "^cannot connect to http://127%.0%.0%.1:1: Connection refused$")
+    assert.is_true(err.retryable)
+  end)
+
+  it("an address that cannot be reached", function()
+    check(get("http://255.255.255.255"), "network",
+      "^cannot connect to http://255%.255%.255%.255: .*unreachable$")
   end)
 end)
 
-describe("a server", function()
-  it("that is not there", function()
-    local err = failure(Box.create, options("http://127.0.0.1:1"))
-    assert.are.equal("network", err.kind)
-    assert.are.equal("connect", err.code)
-    assert.matches("cannot connect to 127%.0%.0%.1:1", err.message)
+describe("from a server", function()
+  local server
+
+  setup(function()
+    server = fault.start(ROUTES)
   end)
 
-  it("whose name is not found", function()
-    local err = failure(Box.create, options("http://no-such-host.invalid"))
-    assert.are.equal("resolve", err.code)
-    assert.matches("no%-such%-host%.invalid was not found", err.message)
-  end)
-
-  it("that speaks no TLS", function()
-    local server = peer.start("garbage")
-    local err = failure(Box.create, options((server.url:gsub("http:", "https:"))))
+  teardown(function()
     server:stop()
-    assert.are.equal("network", err.kind)
-    assert.are.equal("tls", err.code)
   end)
 
-  for status, message in pairs { [401] = "unauthorized", [404] = "box not found", [500] = "server error" } do
-    it("that answers " .. status, function()
-      local server = peer.start("status", status, message)
-      local err = failure(Box.create, options(server.url))
-      server:stop()
-      assert.are.equal("api", err.kind)
-      assert.are.equal(status, err.status_code)
-      assert.are.equal(message, err.message)
-    end)
+  it("401", function()
+    local err = check(get(server.url, "unauthorized"), "api",
+      "^the server refused the API key: unauthorized %(401%)$")
+    assert.are.equal(401, err.status_code)
+    assert.is_false(err.retryable)
+  end)
+
+  it("404", function()
+    assert.are.equal(404, check(get(server.url, "missing"), "api",
+      "^box not found %(404%)$").status_code)
+  end)
+
+  it("500", function()
+    local err = check(get(server.url, "broken"), "api", "^Failed to execute command %(500%)$")
+    assert.are.equal(500, err.status_code)
+    assert.is_true(err.retryable)
+  end)
+
+  it("an error with a code and a request id", function()
+    local err = check(get(server.url, "limited"), "api", "^budget exhausted %(400%)$")
+    assert.are.equal("budget", err.code)
+    assert.are.equal("req_9", err.request_id)
+  end)
+
+  it("an error that is not JSON", function()
+    local err = check(get(server.url, "page"), "api",
+      "^request failed with status 403 %(GET /v2/box/page%): <html> <h1>Forbidden</h1> </html>$")
+    assert.are.equal(403, err.status_code)
+  end)
+
+  it("an error without words", function()
+    check(get(server.url, "wordless"), "api",
+      "^request failed with status 418 %(GET /v2/box/wordless%)$")
+    check(get(server.url, "empty"), "api", "^request failed with status 418 %(GET /v2/box/empty%)$")
+  end)
+
+  it("a redirect, which is not followed", function()
+    local err = check(get(server.url, "moved"), "api",
+      "redirects .* to https://new%.example %(301%): set base_url")
+    assert.are.equal(301, err.status_code)
+  end)
+
+  it("something that is not HTTP", function()
+    check(get(server.url, "garbage"), "network", "GET /v2/box/garbage")
+  end)
+
+  it("endless headers", function()
+    check(get(server.url, "headers"), "network",
+      "^the answer to GET /v2/box/headers cannot be taken: ")
+  end)
+
+  it("our own key in an error", function()
+    check(get(server.url, "echo"), "api", "bad key %[redacted%]$")
+  end)
+
+  it("plain HTTP where TLS was expected", function()
+    local url = server.url:gsub("^http:", "https:")
+    check(get(url), "network", "^no secure connection to https://127%.0%.0%.1:%d+: ")
+  end)
+
+  it("a POST that was carried out on a reused connection which closed before the answer", function()
+    local box = server:box("b")
+    local err = check(fault.raised(box.exec.command, box.exec, "make money"), "network",
+      "broke before POST /v2/box/b/exec was answered; it may have been carried out$")
+    assert.are.equal("b", err.box_id)
+    local log = server:log("POST /v2/box/b/exec")
+    local gets = server:log("GET /v2/box/b")
+    assert.are.equal(1, #log)
+    assert.are.equal(gets[#gets].connection, log[1].connection) -- it was a reused one
+  end)
+
+  it("a server killed while a run goes on", function()
+    local doomed = fault.start(ROUTES)
+    local stream = doomed:box("b").agent:stream { prompt = "x", timeout = 20000 }
+    stream:next()
+    stream:next()
+    doomed:stop()
+    local started = lbox.now()
+    local err = check(fault.raised(stream.next, stream), "stream",
+      "^the stream of the run was cut off, and the server could not be asked about it$")
+    assert.are.equal("network", err.cause.kind)
+    assert.are.equal("r1", err.run_id)
+    assert.are.equal("so far", err.partial)
+    assert.are_not.equal("completed", stream.status)
+    assert.is_true(lbox.now() - started < 5000)
+  end)
+end)
+
+describe("over TLS", function()
+  local dir, url, pid
+
+  local function shell(command)
+    local pipe = io.popen(command)
+    local text = pipe:read("*a")
+    pipe:close()
+    return text
   end
 
-  it("whose error is not JSON and holds our key", function()
-    local server = peer.start("html")
-    local err = failure(Box.create, options(server.url))
-    server:stop()
-    assert.are.equal(500, err.status_code)
-    assert.matches("Request failed with status 500", err.message)
-    assert.not_matches("secret123", tostring(err))
-  end)
-
-  it("that never answers, within the deadline", function()
-    local server = peer.start("silent")
-    local started = lbox.now()
-    local err = failure(Box.create, options(server.url, { timeout = 300 }))
-    server:stop()
-    assert.are.equal("timeout", err.kind)
-    assert.is_true(lbox.now() - started < 2000)
-    assert.matches("a box may exist", err.message)
-  end)
-
-  it("that does the work of a POST and closes: once, and reported", function()
-    local server = peer.start("work_and_close")
-    Box.list(options(server.url)) -- the connection the POST will find open
-    local err = failure(Box.create, options(server.url))
-    assert.are.equal("network", err.kind)
-    assert.is_true(err.sent)
-    assert.are.equal(1, server:count())
-    server:stop()
-  end)
-
-  it("that cuts a run's stream: never completed", function()
-    local server = peer.start("cut_stream")
-    local box = Box.get("b", options(server.url))
-    local stream = box.agent:stream { prompt = "x" }
-    local text = ""
-    local err = failure(function()
-      for chunk in stream:chunks() do
-        text = text .. (chunk.text or "")
+  setup(function()
+    dir = shell("mktemp -d"):match("%S+")
+    shell(("cd %s && openssl req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=localhost "
+      .. "-addext subjectAltName=IP:127.0.0.1 -keyout key.pem -out cert.pem 2>&1"):format(dir))
+    pid = shell(("cd %s && openssl s_server -accept 127.0.0.1:0 -key key.pem -cert cert.pem -www "
+      .. ">out 2>&1 </dev/null & echo $!"):format(dir)):match("%d+")
+    local port
+    for _ = 1, 100 do
+      port = shell(("cat %s/out"):format(dir)):match("ACCEPT 127%.0%.0%.1:(%d+)")
+      if port then
+        break
       end
-    end)
-    assert.are.equal("stream", err.kind)
-    assert.are.equal("half", err.partial)
-    assert.are.equal("half", text)
-    assert.are.equal("failed", stream.status)
-    server:stop()
+      os.execute("sleep 0.02")
+    end
+    url = "https://127.0.0.1:" .. assert(port, "openssl s_server did not start")
+  end)
+
+  teardown(function()
+    shell(("kill %s; rm -rf %s"):format(pid, dir))
+  end)
+
+  it("a certificate that nobody vouches for", function()
+    local err = check(get(url), "network",
+      "^no secure connection to https://127%.0%.0%.1:%d+: .*certificate")
+    assert.is_false(err.retryable)
+  end)
+
+  it("is trusted by ca_file", function()
+    -- The server behind it is no Box API; the point is that it was heard.
+    local err = check(get(url, "b", { ca_file = dir .. "/cert.pem" }), "api",
+      "not what a Box API answers")
+    assert.are.equal(200, err.status_code)
+  end)
+
+  it("a ca_file that is not there", function()
+    check(get(url, "b", { ca_file = dir .. "/nope.pem" }), "network", "^no secure connection")
   end)
 end)

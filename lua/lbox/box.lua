@@ -1,15 +1,30 @@
---- Box: making, finding and deleting boxes, and what a box can do itself (box-api.md §1.2–1.5).
+--- Boxes: making, finding and deleting them, and what a box does of itself.
+local agent = require "lbox.agent"
 local async = require "lbox.async"
-local clients = require "lbox.client"
-local config = require "lbox.config"
+local client = require "lbox.client"
+local create = require "lbox.create"
 local errors = require "lbox.errors"
+local exec = require "lbox.exec"
+local files = require "lbox.files"
 local json = require "lbox.json"
+local link = require "lbox.link"
 local namespace = require "lbox.namespace"
 local options = require "lbox.options"
+local url = require "lbox.url"
+local workdir = require "lbox.workdir"
 
-local WORKSPACE = "/workspace/home"
-local CREATE_LIMIT_MS = 300000
-local FIRST_POLL_MS, LONGEST_POLL_MS = 100, 2000
+-- A new box that is still `creating` is looked at until it is ready.
+local READY_MS = 300000
+local FIRST_POLL_MS, LAST_POLL_MS = 250, 2000
+
+---@class lbox.GetOptions: lbox.ConnectionOptions, lbox.ReadOptions
+---@field git_token string|nil
+local GET_OPTIONS = client.static_options { git_token = "string" }
+local LIST_OPTIONS = client.static_options { label = "string" }
+local DELETE_BOXES_OPTIONS = client.static_options { box_ids = "any" }
+GET_OPTIONS.extra, LIST_OPTIONS.extra = nil, nil -- no JSON body to merge into
+local READ_OPTIONS = client.read_options {}
+local CALL_OPTIONS = client.call_options {}
 
 ---@class lbox.Box
 ---@field id string
@@ -17,356 +32,266 @@ local FIRST_POLL_MS, LONGEST_POLL_MS = 100, 2000
 ---@field size string
 ---@field keep_alive boolean
 ---@field status string
----@field cwd string  working directory of commands and relative paths; changed by cd
----@field network_policy table
----@field model_config { harness: string|nil, model: string|nil }
+---@field cwd string  where calls of this object work
+---@field network_policy lbox.NetworkPolicy
+---@field model_config { harness: string?, model: string? }
+---@field expires_at integer|nil
 ---@field agent table
 ---@field exec table
 ---@field files table
-local Box = {}
-local Box_mt = { __name = "lbox.Box" }
+local methods = {}
 
-local NAMESPACES = { "agent", "exec", "files" }
-
--- ----------------------------------------------------------------------------- requests' forms
-
-local CREATE_OPTIONS = config.with_client_options {
-  name = "string", labels = "table", runtime = "string", size = "string", keep_alive = "boolean",
-  init_command = "string", browser = "boolean", agent = "table", git = "table", env = "table",
-  attach_headers = "table", network_policy = "table", skills = "table", mcp_servers = "table",
-}
-local AGENT_OPTIONS = { harness = "string", model = "string", api_key = "string",
-  custom_harness = "table" }
-local HARNESS_OPTIONS = { command = "string", args = "table", protocol = "string" }
-local GIT_OPTIONS = { token = "string", user_name = "string", user_email = "string" }
-local NETWORK_OPTIONS = { mode = { "allow-all", "deny-all", "custom" }, allowed_domains = "table",
-  allowed_cidrs = "table", denied_cidrs = "table" }
-local MCP_OPTIONS = { name = "string", package = "string", args = "table", url = "string",
-  headers = "table" }
-local GET_OPTIONS = config.with_client_options { git_token = "string" }
-local LIST_OPTIONS = config.with_client_options { label = "string" }
-local DELETE_OPTIONS = config.with_client_options { box_ids = "any" }
-
-local function list_or_nil(list)
-  return list and #list > 0 and json.array(list) or nil
+--- Takes over what the server says of the box.
+local function apply(self, data)
+  self.name = data.name
+  self.size = data.size or "small"
+  self.keep_alive = data.keep_alive or false
+  self.status = data.status
+  self.network_policy = data.network_policy or { mode = "allow-all" }
+  self.model_config = { harness = data.agent, model = data.model }
+  self.expires_at = data.expires_at
 end
 
-local function agent_body(body, agent)
-  options.check(agent, AGENT_OPTIONS, "agent")
-  if not agent.harness or agent.harness == "" then
-    errors.raise("usage", "agent.harness is required")
+local function check_opts(opts, spec, what)
+  options.check(opts, spec, what)
+  opts = opts or {}
+  if opts.timeout ~= nil then
+    options.ms(opts.timeout, "timeout")
   end
-  body.agent, body.model = agent.harness, agent.model
-  if agent.harness ~= "custom" then
-    if not agent.model or agent.model == "" then
-      errors.raise("usage", "agent.model is required when an agent is configured")
-    end
-    body.agent_api_key = agent.api_key
+  return opts
+end
+
+--- Asks for the box's data.
+local function fetch(connection, path, opts, box_id, deadline)
+  local spec = {
+    method = "GET", path = path, headers = opts.headers, timeout = opts.timeout,
+    deadline = deadline, box_id = box_id,
+  }
+  local data, status = connection:request(spec)
+  if type(data.id) ~= "string" or data.id == "" then
+    connection:nonsense(spec, status)
+  end
+  return json.strip_nulls(data)
+end
+
+--- Reads the box's fields again.
+---@param opts lbox.ReadOptions|nil
+---@return lbox.Box self
+function methods:refresh(opts)
+  opts = check_opts(opts, READ_OPTIONS, "box:refresh")
+  self._link:check_open()
+  apply(self, fetch(self._link.client, self._link.path, opts, self.id))
+  return self
+end
+
+--- The box's status, which also becomes `box.status`.
+---@param opts lbox.ReadOptions|nil
+---@return { status: string }
+function methods:get_status(opts)
+  opts = check_opts(opts, READ_OPTIONS, "box:get_status")
+  local spec = { method = "GET", path = "/status", headers = opts.headers, timeout = opts.timeout }
+  local answer, status = self._link:request(spec)
+  if type(answer.status) ~= "string" then
+    self._link:nonsense(spec, status)
+  end
+  self.status = answer.status
+  return json.strip_nulls(answer)
+end
+
+--- Changes `box.cwd`, where later calls work; it has to be there.
+---@param path string
+---@param opts lbox.CallOptions|nil
+function methods:cd(path, opts)
+  opts = check_opts(opts, CALL_OPTIONS, "box:cd")
+  options.nonblank(path, "path")
+  local there = workdir.normalise(self.cwd, path)
+  if not exec.is_there(self._link, there, opts) then
+    errors.raise("api", ("cd: %s: No such file or directory"):format(path), { box_id = self.id })
+  end
+  self.cwd = there
+end
+
+--- What ran in the box, newest first.
+---@param opts lbox.ReadOptions|nil
+---@return table[]
+function methods:list_runs(opts)
+  opts = check_opts(opts, READ_OPTIONS, "box:list_runs")
+  local answer = self._link:request {
+    method = "GET", path = "/runs", headers = opts.headers, timeout = opts.timeout,
+  }
+  return type(answer.runs) == "table" and json.strip_nulls(answer.runs) or {}
+end
+
+--- Cancels a run.
+---@param id string
+---@param opts lbox.CallOptions|nil
+function methods:cancel_run(id, opts)
+  opts = check_opts(opts, CALL_OPTIONS, "box:cancel_run")
+  self._link:perform {
+    method = "POST",
+    path = "/runs/" .. url.segment(id, "the id of a run") .. "/cancel",
+    headers = opts.headers,
+    extra = opts.extra,
+    timeout = opts.timeout,
+  }
+end
+
+--- Deletes the box for good, and closes it.
+---@param opts lbox.ReadOptions|nil
+function methods:delete(opts)
+  opts = check_opts(opts, READ_OPTIONS, "box:delete")
+  if self._link.closed then
     return
   end
-  local custom = agent.custom_harness
-  if not custom then
-    errors.raise("usage", "agent.custom_harness is required when agent.harness is custom")
-  end
-  options.check(custom, HARNESS_OPTIONS, "agent.custom_harness")
-  options.nonblank(custom.command, "agent.custom_harness.command")
-  body.model = agent.model or "custom"
-  body.custom_runner = { command = custom.command, args = list_or_nil(custom.args),
-    protocol = custom.protocol }
-end
-
-local function mcp_body(servers)
-  local list = json.array {}
-  for i, server in ipairs(servers) do
-    options.check(server, MCP_OPTIONS, ("mcp_servers[%d]"):format(i))
-    if not server.package and not server.url then
-      errors.raise("usage", ("mcp_servers[%d] needs package or url"):format(i))
-    end
-    list[i] = server.package
-      and { name = server.name, source = "npm", package_or_url = server.package,
-        args = list_or_nil(server.args) }
-      or { name = server.name, source = "url", package_or_url = server.url, headers = server.headers }
-  end
-  return list
-end
-
-local function network_body(policy)
-  options.check(policy, NETWORK_OPTIONS, "network_policy")
-  local body = { mode = policy.mode }
-  for _, key in ipairs { "allowed_domains", "allowed_cidrs", "denied_cidrs" } do
-    body[key] = policy[key] and json.array(policy[key]) or nil
-  end
-  return body
-end
-
-local function create_body(opts)
-  local git = opts.git or {}
-  options.check(git, GIT_OPTIONS, "git")
-  local body = {
-    name = opts.name ~= "" and opts.name or nil,
-    labels = list_or_nil(opts.labels),
-    size = opts.size,
-    keep_alive = opts.keep_alive or nil,
-    init_command = opts.init_command,
-    runtime = opts.runtime,
-    browser = opts.browser or nil,
-    github_token = git.token,
-    git_user_name = git.user_name,
-    git_user_email = git.user_email,
-    env_vars = opts.env,
-    attach_headers = opts.attach_headers,
-    network_policy = opts.network_policy and network_body(opts.network_policy),
-    skills = list_or_nil(opts.skills),
-    mcp_servers = opts.mcp_servers and #opts.mcp_servers > 0 and mcp_body(opts.mcp_servers) or nil,
+  self._link:perform {
+    method = "DELETE", path = "", headers = opts.headers, timeout = opts.timeout,
   }
-  if opts.agent then
-    agent_body(body, opts.agent)
-  end
-  for key, value in pairs(opts.extra or {}) do
-    body[key] = value
-  end
-  return body
+  self._link:close()
 end
 
--- ------------------------------------------------------------------------------------- the box
-
-local function take(box, data)
-  json.strip_nulls(data)
-  box.data = data
-  box.id = data.id
-  box.name = data.name
-  box.size = data.size or "small"
-  box.keep_alive = data.keep_alive or false
-  box.status = data.status
-  box.network_policy = data.network_policy or { mode = "allow-all" }
-  box.model_config = { harness = data.agent, model = data.model }
-  box.expires_at = data.expires_at
-  box.agent_configured = data.agent ~= nil or data.model ~= nil
-  return box
+--- Lets go of the box, which stays where it is: open streams are closed, later calls raise.
+function methods:close()
+  self._link:close()
 end
 
-local function new_box(client, data)
-  if type(data) ~= "table" or type(data.id) ~= "string" then
-    errors.raise("api", "the answer does not describe a box")
-  end
-  local box = setmetatable({
-    client = client,
-    cwd = WORKSPACE,
-    streams = setmetatable({}, { __mode = "k" }),
-  }, Box_mt)
-  for _, name in ipairs(NAMESPACES) do
-    box[name] = require("lbox." .. name)(box)
-  end
-  return take(box, data)
+local metatable = namespace.metatable("box", methods)
+
+function metatable.__close(self)
+  self._link:close()
 end
 
-local function box_path(id, rest)
-  return "/v2/box/" .. clients.segment(id) .. (rest or "")
+function metatable.__tostring(self)
+  return ("lbox.Box (%s)"):format(self.id)
 end
 
---- Waits until a new box is no longer `creating`.
-local function wait_created(box)
-  local deadline, delay = async.now() + CREATE_LIMIT_MS, FIRST_POLL_MS
+--- The object for a box that is there. The token is for cloning into it.
+local function new(connection, data, git_token)
+  local self = setmetatable({ id = data.id, cwd = workdir.ROOT }, metatable)
+  apply(self, data)
+  self._link = link.new(connection, data.id, self)
+  self._link.git_token = git_token
+  self.agent = agent.new(self._link)
+  self.exec = exec.new(self._link)
+  self.files = files.new(self._link)
+  return self
+end
+
+--- Looks at a new box until it is no longer `creating`. A look that fails is repeated.
+local function wait_until_ready(box, deadline)
+  local started, pause = async.now(), FIRST_POLL_MS
   while box.status == "creating" do
-    if async.now() >= deadline then
-      errors.raise("timeout", "Box creation timed out", { box_id = box.id })
+    local now = async.now()
+    if now - started >= READY_MS or (deadline.at and now + pause >= deadline.at) then
+      errors.raise("timeout", ("box %s was still being created after %.0f s"):format(
+        box.id, (now - started) / 1000), { box_id = box.id, retryable = true })
     end
-    async.sleep(delay)
-    delay = math.min(delay * 2, LONGEST_POLL_MS)
-    local ok, data = pcall(box.client.request, box.client, { method = "GET", path = box_path(box.id) })
-    if ok and type(data) == "table" and data.id then
-      take(box, data)
-    elseif not ok and errors.is(data, "cancelled") then
+    async.sleep(pause)
+    pause = math.min(pause * 1.5, LAST_POLL_MS)
+    local ok, data = pcall(fetch, box._link.client, box._link.path, {}, box.id, deadline)
+    if ok then
+      apply(box, data)
+    elseif not (errors.is(data, "api") or errors.is(data, "network")) then
       error(data, 0)
     end
   end
   if box.status == "error" then
-    errors.raise("api", "Box creation failed", { box_id = box.id })
+    errors.raise("api", ("box %s could not be created: its status is error"):format(box.id),
+      { box_id = box.id })
   end
+end
+
+local Box = {}
+
+--- Makes a box and waits until it can be used.
+---@param opts lbox.CreateOptions|nil
+---@return lbox.Box
+function Box.create(opts)
+  opts = check_opts(opts, create.OPTIONS, "Box.create")
+  local body = create.body(opts)
+  local connection = client.new(opts)
+  local deadline = connection:deadline(opts.timeout)
+  local spec = {
+    method = "POST",
+    path = "/v2/box",
+    json = body,
+    extra = opts.extra,
+    headers = opts.headers,
+    deadline = deadline,
+    secrets = create.secrets(opts),
+    lost = "a box may have been created",
+  }
+  local data, status = connection:request(spec)
+  if type(data.id) ~= "string" or data.id == "" then
+    connection:nonsense(spec, status)
+  end
+  local box = new(connection, json.strip_nulls(data), opts.git and opts.git.token)
+  wait_until_ready(box, deadline)
   return box
 end
 
---- Creates a box and waits until it is ready.
----@param opts table|nil  doc/manual.md, Boxes
----@return lbox.Box
-function Box.create(opts)
-  options.check(opts, CREATE_OPTIONS, "Box.create")
-  opts = opts or {}
-  local client = clients.new(opts)
-  local ok, data = pcall(client.request, client, {
-    method = "POST", path = "/v2/box", json = create_body(opts), headers = opts.headers,
-  })
-  if not ok then
-    -- What left this machine may have made a box that nobody knows.
-    if errors.is(data, "timeout") or (errors.is(data, "network") and data.sent) then
-      data.message = data.message .. "; a box may exist: look with Box.list"
-    end
-    error(data, 0)
-  end
-  return wait_created(new_box(client, data))
-end
-
---- The box with this id or name.
+--- A box that is there, by its id.
 ---@param id string
----@param opts table|nil  client options
+---@param opts lbox.GetOptions|nil
 ---@return lbox.Box
 function Box.get(id, opts)
-  options.nonblank(id, "the id")
-  options.check(opts, GET_OPTIONS, "Box.get")
-  local client = clients.new(opts)
-  return new_box(client, client:request { method = "GET", path = box_path(id),
-    headers = opts and opts.headers })
+  opts = check_opts(opts, GET_OPTIONS, "Box.get")
+  local path = "/v2/box/" .. url.segment(id, "the id of a box")
+  local connection = client.new(opts)
+  return new(connection, fetch(connection, path, opts, id), opts.git_token)
 end
 
---- The box with this name.
+--- A box that is there, by its name.
+---@param name string
+---@param opts lbox.GetOptions|nil
 ---@return lbox.Box
 function Box.get_by_name(name, opts)
-  options.nonblank(name, "the name")
-  return Box.get(name, opts)
+  opts = check_opts(opts, GET_OPTIONS, "Box.get_by_name")
+  local path = "/v2/box/" .. url.segment(name, "the name of a box")
+  local connection = client.new(opts)
+  return new(connection, fetch(connection, path, opts), opts.git_token)
 end
 
---- What the server says of every box (those with `label`): plain tables.
----@param opts { label: string|nil }|nil
+--- What the server says of every box, or of those with a label: a list of plain tables.
+---@param opts { label: string? }|nil
 ---@return table[]
 function Box.list(opts)
-  options.check(opts, LIST_OPTIONS, "Box.list")
-  opts = opts or {}
-  local list = clients.new(opts):request {
-    method = "GET", path = "/v2/box", query = { label = opts.label }, headers = opts.headers,
+  opts = check_opts(opts, LIST_OPTIONS, "Box.list")
+  local spec = {
+    method = "GET", path = "/v2/box", query = { { "label", opts.label } }, headers = opts.headers,
+    timeout = opts.timeout,
   }
-  for _, data in ipairs(list) do
-    json.strip_nulls(data)
+  local connection = client.new(opts)
+  local answer, status = connection:request(spec)
+  if #answer == 0 and next(answer) ~= nil then
+    connection:nonsense(spec, status)
   end
-  return list
+  return json.strip_nulls(answer)
 end
 
---- Deletes boxes: `box_ids` is an id or a list of them.
+local NO_IDS = "box_ids must contain at least one non-empty id"
+
+--- Deletes several boxes for good. No ids is an error: the server would take it for all.
+---@param opts { box_ids: string|string[] }
 function Box.delete_boxes(opts)
-  options.check(opts, DELETE_OPTIONS, "Box.delete_boxes")
-  local ids = opts and opts.box_ids
-  ids = type(ids) == "string" and { ids } or ids
-  local valid = type(ids) == "table" and #ids > 0
-  for _, id in ipairs(valid and ids or {}) do
-    valid = valid and type(id) == "string" and id:find("%S") ~= nil
+  opts = check_opts(opts, DELETE_BOXES_OPTIONS, "Box.delete_boxes")
+  local given = opts.box_ids
+  if type(given) == "string" then
+    given = { given }
   end
-  if not valid then
-    -- The hosted service takes an empty list for "all of them".
-    errors.raise("usage", "box_ids must contain at least one non-empty id")
-  end
-  clients.new(opts):request { method = "DELETE", path = "/v2/box", json = { ids = json.array(ids) },
-    headers = opts.headers }
-end
-
-local methods = {}
-
---- `{ status }`, which box.status holds from then on.
-function methods.get_status(box)
-  local answer = box.client:request { method = "GET", path = box_path(box.id, "/status") }
-  box.status = answer.status
-  return answer
-end
-
---- Reads the box's fields again.
----@return lbox.Box
-function methods.refresh(box)
-  return take(box, box.client:request { method = "GET", path = box_path(box.id) })
-end
-
---- Runs of this box, newest first.
----@return table[]
-function methods.list_runs(box)
-  local answer = box.client:request { method = "GET", path = box_path(box.id, "/runs") }
-  return type(answer.runs) == "table" and json.strip_nulls(answer.runs) or {}
-end
-
---- Cancels a run by its id.
-function methods.cancel_run(box, id)
-  options.nonblank(id, "the id of the run")
-  box.client:request { method = "POST",
-    path = box_path(box.id, "/runs/" .. clients.segment(id) .. "/cancel") }
-end
-
-local function normalize(path)
-  local parts = {}
-  for part in path:gmatch("[^/]+") do
-    if part == ".." then
-      parts[#parts] = nil
-    elseif part ~= "." then
-      parts[#parts + 1] = part
+  local ids = json.array {}
+  for i, id in ipairs(type(given) == "table" and given or {}) do
+    if type(id) ~= "string" or not id:find("%S") then
+      errors.raise("usage", NO_IDS)
     end
+    ids[i] = id
   end
-  return "/" .. table.concat(parts, "/")
-end
-
---- Changes box.cwd to a directory that is there.
----@param path string
-function methods.cd(box, path)
-  options.nonblank(path, "the path")
-  local target = normalize(path:sub(1, 1) == "/" and path or box.cwd .. "/" .. path)
-  local answer = box.client:request {
-    method = "POST", path = box_path(box.id, "/exec"), json = { command = json.array { "ls", target } },
+  if #ids == 0 then
+    errors.raise("usage", NO_IDS)
+  end
+  client.new(opts):send {
+    method = "DELETE", path = "/v2/box", json = { ids = ids }, extra = opts.extra,
+    headers = opts.headers, timeout = opts.timeout,
   }
-  if answer.exit_code ~= 0 then
-    errors.raise("usage", ("cd: %s: No such file or directory"):format(path))
-  end
-  box.cwd = target
 end
 
---- An absolute path for a path of the user's.
-function methods.resolve(box, path)
-  options.nonblank(path, "the path")
-  if path:sub(1, 1) == "/" then
-    return path
-  end
-  return (box.cwd == "/" and "" or box.cwd) .. "/" .. path
-end
-
---- The wire's `folder` of a directory (the cwd): nil at the workspace's root, relative inside it.
-function methods.folder(box, path)
-  local dir = path and normalize(path:sub(1, 1) == "/" and path or box.cwd .. "/" .. path) or box.cwd
-  if dir == WORKSPACE then
-    return nil
-  elseif dir:sub(1, #WORKSPACE + 1) == WORKSPACE .. "/" then
-    return dir:sub(#WORKSPACE + 2)
-  end
-  return dir
-end
-
---- Lets go of the box: it stays, this object is of no use any more. Its streams are closed.
-function methods.close(box)
-  if box.closed then
-    return
-  end
-  box.closed = true
-  local open = {}
-  for stream in pairs(box.streams) do
-    open[#open + 1] = stream
-  end
-  for _, stream in ipairs(open) do
-    stream:close()
-  end
-end
-
---- Deletes the box for good, and closes this object. A second delete does nothing.
-function methods.delete(box)
-  if box.deleted then
-    return
-  elseif box.closed then
-    errors.raise("usage", ("box %s is closed"):format(box.id))
-  end
-  box.client:request { method = "DELETE", path = box_path(box.id) }
-  box.deleted = true
-  methods.close(box)
-end
-
-Box_mt.__index = namespace.methods("box", methods, function(self)
-  return getmetatable(self) == Box_mt and self or nil
-end, { close = true, delete = true, resolve = true, folder = true })
-Box_mt.__close = function(box)
-  methods.close(box)
-end
-Box_mt.__tostring = function(box)
-  return "lbox.Box: " .. box.id
-end
-
-return Box
+return namespace.statics("Box", Box)

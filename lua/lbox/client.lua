@@ -1,366 +1,305 @@
---- The Box API's side of HTTP: address and key, retries by class, deadlines, and errors for people.
+--- Talks to one Box API with one key: headers, deadlines, retries, and errors made of what comes
+--- back.
 local async = require "lbox.async"
 local config = require "lbox.config"
 local core = require "lbox.core"
 local errors = require "lbox.errors"
+local failure = require "lbox.failure"
 local http = require "lbox.http"
 local json = require "lbox.json"
+local retry = require "lbox.retry"
+local telemetry = require "lbox.telemetry"
+local url = require "lbox.url"
 
 local M = {}
 
-local FIRST_DELAY_MS, LONGEST_DELAY_MS = 250, 8000
-local MAX_TRIES = 5
-local SHOWN_BODY = 300
+-- What every call takes beside its own options: with a JSON body, and without one.
+---@class lbox.ReadOptions
+---@field timeout number|nil  ms for the whole call, 0: none, nil: the client's
+---@field headers table<string, string>|nil  more headers of the request
+---@class lbox.CallOptions: lbox.ReadOptions
+---@field extra table|nil  merged into the JSON body as it is
+local CALL_OPTIONS = { timeout = "number", headers = "table", extra = "table" }
+local READ_OPTIONS = { timeout = "number", headers = "table" }
+
+-- A time limit beyond this (30,000 years) is none.
+local FOR_EVER_MS = 1e15
+
+local function merged(...)
+  local all = {}
+  for _, spec in ipairs { ... } do
+    for key, want in pairs(spec) do
+      all[key] = want
+    end
+  end
+  return all
+end
+
+--- The options of a call that sends JSON: its own and those of every call.
+function M.call_options(own)
+  return merged(CALL_OPTIONS, own)
+end
+
+--- The options of a call that sends none.
+function M.read_options(own)
+  return merged(READ_OPTIONS, own)
+end
+
+--- The same for calls that also take the connection options.
+function M.static_options(own)
+  return merged(CALL_OPTIONS, config.OPTIONS, own)
+end
 
 ---@class lbox.Client
----@field settings table
+---@field settings lbox.Settings
 local Client = {}
 Client.__index = Client
 
---- A client with the settings of these options.
----@param opts table|nil
+---@param opts table|nil  the caller's options; only those of the connection are looked at
 ---@return lbox.Client
 function M.new(opts)
   return setmetatable({ settings = config.resolve(opts) }, Client)
 end
 
+---@class lbox.Deadline
+---@field ms number
+---@field at number|nil  absolute; nil: none
+
+--- A deadline from now on. nil: the client's timeout; 0: none.
+---@param ms number|nil
+---@return lbox.Deadline
+function Client:deadline(ms)
+  ms = ms or self.settings.timeout
+  return { ms = ms, at = ms > 0 and ms < FOR_EVER_MS and async.now() + ms or nil }
+end
+
+--- No deadline at all.
+function Client.no_deadline()
+  return { ms = 0 }
+end
+
 -- ---------------------------------------------------------------------------------- requests
 
-local IDEMPOTENT = { GET = true, PUT = true, DELETE = true, HEAD = true }
-local TRY_AGAIN = { [429] = true, [502] = true, [503] = true, [504] = true }
+---@class lbox.client.Spec
+---@field method string
+---@field path string              percent-encoded, from /v2 on
+---@field query table[]|nil        list of { name, value }
+---@field json table|nil           the body
+---@field extra table|nil          merged into the body as it is
+---@field headers table|nil        name -> value, from the user
+---@field timeout number|nil       ms, 0: none, nil: the client's
+---@field deadline lbox.Deadline|nil  instead of timeout
+---@field mode "sse"|"exec"|nil    of a streamed answer
+---@field idle number|nil          ms of silence a stream may keep before its answer begins
+---@field secrets string[]|nil     what no message may show, beside the key
+---@field box_id string|nil         goes into errors
+---@field once boolean|nil          an answer is final: only broken connections are retried
+---@field lost string|nil          what may have happened when no answer came
 
---- Percent-encodes a path segment.
-function M.segment(text)
-  return (text:gsub("[^%w%-%._~]", function(char)
-    return ("%%%02X"):format(char:byte())
-  end))
+local function check_header(name, value)
+  if type(name) ~= "string" or not name:find("^[%w!#$%%&'*+%-.^_`|~]+$") then
+    errors.raise("usage", ("%q is not the name of a header"):format(tostring(name)))
+  elseif type(value) ~= "string" or value:find("[%c]") then
+    errors.raise("usage", ("the header %s must be a string without line breaks"):format(name))
+  end
 end
 
-local function query_string(query)
-  local names = {}
-  for name in pairs(query or {}) do
-    names[#names + 1] = name
+function Client:headers(spec, has_body)
+  local list, taken = {}, {}
+  for name, value in pairs(spec.headers or {}) do
+    check_header(name, value)
+    taken[name:lower()] = true
+    list[#list + 1] = name .. ": " .. value
   end
-  table.sort(names)
-  for i, name in ipairs(names) do
-    names[i] = M.segment(name) .. "=" .. M.segment(tostring(query[name]))
-  end
-  return #names > 0 and "?" .. table.concat(names, "&") or ""
-end
-
-local PLATFORMS = { { "UPSTASH_CONSOLE", "console" }, { "VERCEL", "vercel" },
-  { "CF_PAGES", "cloudflare" }, { "AWS_LAMBDA_FUNCTION_NAME", "aws" }, { "AWS_REGION", "aws" },
-  { "CI", "ci" } }
-
-local function runtime()
-  local jit = rawget(_G, "jit")
-  if jit then
-    return "luajit@" .. jit.version:match("%d+%.%d+")
-  end
-  return "lua@" .. _VERSION:match("%d+%.%d+")
-end
-
-local function telemetry_headers(headers)
-  local platform = "unknown"
-  for _, rule in ipairs(PLATFORMS) do
-    if os.getenv(rule[1]) then
-      platform = rule[2]
-      break
+  table.sort(list)
+  local function add(name, value)
+    if not taken[name:lower()] then
+      list[#list + 1] = name .. ": " .. value
     end
   end
-  headers[#headers + 1] = "Upstash-Telemetry-Sdk: lbox@" .. core.version
-  headers[#headers + 1] = "Upstash-Telemetry-Runtime: " .. runtime()
-  headers[#headers + 1] = "Upstash-Telemetry-Platform: " .. platform
+  if self.settings.api_key then
+    add("X-Box-Api-Key", self.settings.api_key)
+  end
+  if has_body then
+    add("Content-Type", "application/json")
+  end
+  add("Accept", spec.mode == "sse" and "text/event-stream" or "*/*")
+  add("User-Agent", "lbox/" .. core.version)
+  telemetry.add(list, self.settings.telemetry)
+  return list
 end
 
---- Address of the server: base URL and, for a local one, its socket.
-function Client:address()
-  if self.settings.base_url ~= "local" then
-    return self.settings.base_url, nil
+local function body_of(spec)
+  local body = spec.json
+  if spec.extra then
+    body = merged(body or {}, spec.extra)
   end
-  local server = require("lbox.local_server").connect(self)
-  return server.base_url, server.socket
-end
-
----@param call { method: string, path: string, query: table|nil, json: any, mode: string|nil,
----  headers: table|nil, max_body: integer|nil }
-function Client:build(call)
-  local settings = self.settings
-  local base, socket = self:address()
-  local headers = { "Accept: application/json, text/event-stream, */*" }
-  if settings.api_key and not socket then
-    headers[#headers + 1] = "X-Box-Api-Key: " .. settings.api_key
+  if not body then
+    return nil
   end
-  if settings.telemetry then
-    telemetry_headers(headers)
-  end
-  for name, value in pairs(call.headers or {}) do
-    local line = tostring(name) .. ": " .. tostring(value)
-    if line:find("[%c]") then
-      errors.raise("usage", ("header %q has a control character in it"):format(tostring(name)))
-    end
-    headers[#headers + 1] = line
-  end
-  local body
-  if call.json ~= nil then
-    headers[#headers + 1] = "Content-Type: application/json"
-    local ok, text = pcall(json.encode, call.json)
-    if not ok then
-      errors.raise("usage", "the request cannot be written as JSON: " .. tostring(text))
-    end
-    body = text
-  end
-  if settings.debug then
-    io.stderr:write(("[lbox] %s %s%s\n"):format(call.method, base, call.path))
-  end
-  return {
-    method = call.method,
-    url = base .. call.path .. query_string(call.query),
-    headers = headers,
-    body = body,
-    mode = call.mode,
-    max_body = call.max_body,
-    unix_socket = socket,
-    proxy = settings.proxy,
-    no_proxy = settings.no_proxy,
-    ca_file = settings.ca_file,
-  }
-end
-
--- ------------------------------------------------------------------------------------ errors
-
---- Text of a server for an error message: one line, bounded, with no key in it.
-function Client:excerpt(text)
-  text = text:gsub("%c+", " "):gsub("^%s+", "")
-  local key = self.settings.api_key
-  if key and #key > 3 then
-    local at, last = text:find(key, 1, true)
-    while at do
-      text = text:sub(1, at - 1) .. "…" .. text:sub(last + 1)
-      at, last = text:find(key, at + 1, true)
-    end
-  end
-  text = text:gsub("box_[%w_%-]+", "box_…")
-  if #text > SHOWN_BODY then
-    text = text:sub(1, SHOWN_BODY) .. "…"
+  local ok, text = pcall(json.encode, body)
+  if not ok then
+    errors.raise("usage", "what is sent must have a JSON form: " .. tostring(text))
+  elseif not core.is_utf8(text) then
+    errors.raise("usage", "what is sent must be UTF-8 text")
   end
   return text
 end
 
-local function host_of(url)
-  local host = (url:match("^%a+://([^/?#]+)") or url):gsub("^.*@", "")
-  return host
-end
-
---- What a failed transfer means.
-function Client:network_error(failure, url)
-  local where = self.settings.base_url == "local" and "the local server" or host_of(url)
-  local sentences = {
-    resolve = "the name of %s was not found",
-    connect = "cannot connect to %s",
-    tls = "no secure connection to %s",
-    proxy = "the proxy on the way to %s failed",
-    send = "the connection to %s broke while sending",
-    recv = "%s closed the connection before it answered",
-    rewind = "%s closed the connection before it answered; the request may have been carried out, "
-      .. "so it is not sent again",
-    partial = "the answer of %s was cut off",
-    too_large = "the answer of %s is too large",
-    other = "the transfer with %s failed",
+--- What messages may say of the request.
+function Client:describe(spec)
+  local secrets = { self.settings.api_key }
+  for _, secret in ipairs(spec.secrets or {}) do
+    secrets[#secrets + 1] = secret
+  end
+  return {
+    what = spec.method .. " " .. spec.path,
+    url = self.settings.base_url,
+    unix_socket = self.settings.unix_socket,
+    secrets = secrets,
+    lost = spec.lost or (spec.method == "POST" and "it may have been carried out" or nil),
   }
-  local text = (sentences[failure.kind] or sentences.other):format(where)
-  if failure.text ~= "" then
-    text = ("%s (%s)"):format(text, self:excerpt(failure.text))
-  end
-  return errors.new("network", text, {
-    code = failure.kind, sent = failure.sent,
-    retryable = not failure.sent or failure.kind == "recv" or failure.kind == "partial",
-  })
 end
 
---- What an answer that is not 2xx means (box-api.md §1.0).
-function Client:api_error(status, body, header)
-  local decoded = json.decode(body)
-  local message = type(decoded) == "table" and type(decoded.error) == "string" and decoded.error ~= ""
-    and decoded.error
-  if not message then
-    message = ("Request failed with status %d"):format(status)
-    if type(decoded) ~= "table" and body:find("%S") then
-      message = message .. ": " .. self:excerpt(body)
-    end
-  end
-  return errors.new("api", self:excerpt(message), {
-    status_code = status,
-    code = type(decoded) == "table" and type(decoded.code) == "string" and decoded.code or nil,
-    request_id = header and header("x-request-id") or nil,
-    retry_after = header and tonumber(header("retry-after")) or nil,
-    retryable = TRY_AGAIN[status] or status == 408 or status >= 500,
-  })
-end
-
--- ----------------------------------------------------------------------------------- sending
-
---- Whether a request that ended so may be sent again (doc/design.md, Retries).
-local function may_retry(method, err)
-  if err.kind == "network" then
-    if err.sent == false then
-      return err.code ~= "tls" and err.code ~= "proxy"
-    end
-    return IDEMPOTENT[method] and (err.code == "recv" or err.code == "partial" or err.code == "send")
-  elseif err.kind == "api" then
-    if IDEMPOTENT[method] then
-      return TRY_AGAIN[err.status_code]
-    end
-    return (err.status_code == 429 or err.status_code == 503) and err.retry_after ~= nil
-  end
-  return false
-end
-
-local function retry_delay(try, err)
-  if err.retry_after then
-    return err.retry_after * 1000
-  end
-  local most = math.min(LONGEST_DELAY_MS, FIRST_DELAY_MS * 2 ^ (try - 1))
-  return math.random() * most
-end
-
---- Runs `once(try)` again as its errors allow, within `deadline`.
-local function with_retries(method, deadline, once)
-  local try = 1
-  while true do
-    local ok, result = pcall(once, try)
-    if ok then
-      return result
-    end
-    if not errors.is(result) or try >= MAX_TRIES or not may_retry(method, result) then
-      error(result, 0)
-    end
-    local delay = retry_delay(try, result)
-    if deadline and async.now() + delay >= deadline then
-      error(result, 0)
-    end
-    async.sleep(delay)
-    try = try + 1
+function Client:log(call, text, started)
+  if self.settings.debug then
+    io.stderr:write(("lbox: %s -> %s in %.0f ms\n"):format(call.what, text, async.now() - started))
   end
 end
 
---- Absolute end of a call that begins now; nil for none. `timeout` 0 means none.
-function Client:deadline(timeout)
-  if timeout == nil then
-    timeout = self.settings.timeout
-  end
-  return timeout > 0 and async.now() + timeout or nil
+local function raise(spec, err)
+  err.box_id = spec.box_id
+  error(err, 0)
 end
 
-function Client.late(what)
-  return errors.new("timeout", what .. " was not answered in time", { retryable = true })
+local function finished(req)
+  return req:done()
 end
 
---- Waits for the header block. Raises for a failed transfer and for the deadline.
-function Client:wait_headers(exchange, url, deadline)
-  local req = exchange.req
-  while not req:status() do
-    local failure = exchange:failure()
-    if failure then
-      error(self:network_error(failure, url), 0)
-    elseif req:done() then
-      error(self:network_error({ kind = "recv", text = "", sent = true }, url), 0)
-    end
-    if not exchange:wait_change(deadline) then
-      error(self.late("the request"), 0)
-    end
-  end
+local function answered(req)
+  return req:status() ~= nil or req:done()
 end
 
---- Reads a whole body that is collected, and closes the exchange.
-function Client:wait_body(exchange, url, deadline)
-  local req = exchange.req
-  while not req:done() do
-    if not exchange:wait_change(deadline) then
-      error(self.late("the request"), 0)
-    end
-  end
-  local failure = exchange:failure()
-  if failure then
-    error(self:network_error(failure, url), 0)
-  end
-  return req:body()
-end
-
---- Ends an exchange on every way out of `fn`.
-local function closing(exchange, ok, ...)
-  exchange:close()
+--- Waits for a transfer; whatever interrupts the wait ends the transfer.
+local function wait(transfer, ready, limit)
+  local ok, in_time = pcall(transfer.wait, transfer, ready, limit)
   if not ok then
-    error((...), 0)
+    transfer:close()
+    error(in_time, 0)
   end
-  return ...
+  return in_time
 end
 
---- Sends a call once and returns the whole answer; raises for anything but 2xx.
-function Client:once(call, deadline)
-  local request = self:build(call)
-  local exchange = http.send(request)
-  return closing(exchange, pcall(function()
-    self:wait_headers(exchange, request.url, deadline)
-    local body = self:wait_body(exchange, request.url, deadline)
-    local status = exchange.req:status()
-    if status < 200 or status > 299 then
-      error(self:api_error(status, body, function(name) return exchange.req:header(name) end), 0)
-    end
-    return body
-  end))
+--- When waiting for an answer ends: the absolute time, nil when never, and the ms it was made of.
+local function limit_of(deadline, idle)
+  if idle and idle > 0 and (not deadline.at or async.now() + idle < deadline.at) then
+    return async.now() + idle, idle
+  end
+  return deadline.at, deadline.ms
 end
 
---- Makes a call and returns the decoded answer ({} for an empty one).
----@param call table  method, path, query, json, headers, timeout (ms, 0 none), what = the call's name
----@return any
-function Client:request(call)
-  local deadline = self:deadline(call.timeout)
-  local body = with_retries(call.method, deadline, function(try)
-    local ok, result = pcall(self.once, self, call, deadline)
-    if not ok and try > 1 and call.method == "DELETE" and errors.is(result, "api")
-      and result.status_code == 404 then
-      return "" -- the try before this one did it
+--- The error of an attempt and what a retry has to know of it; nothing when it went well.
+local function judge(call, spec, transfer, limit, try)
+  local req = transfer.req
+  local status = req:status()
+  if status and (status < 200 or status > 299) then
+    wait(transfer, finished, limit)
+    if status == 404 and spec.method == "DELETE" and try > 1 then
+      return nil -- an earlier try did it, only its answer was lost
     end
-    if not ok then
-      error(result, 0)
+    local answer = {
+      status = status,
+      body = req:body(),
+      request_id = req:header("x-request-id"),
+      location = req:header("location"),
+    }
+    return failure.api(call, answer), {
+      method = spec.method, sent = true, status = status, permanent = spec.once,
+      retry_after = retry.retry_after(req:header("retry-after")),
+    }
+  end
+  local kind, text, sent, curl_code = req:failure()
+  if kind and not (spec.mode and status) then
+    local err = failure.network(call, kind, text, sent, curl_code)
+    return err, { method = spec.method, sent = sent, permanent = not err.retryable }
+  end
+end
+
+--- Sends a request until it is answered well or must not be sent again. A streamed answer is
+--- returned as soon as its headers are here.
+---@param spec lbox.client.Spec
+---@return lbox.Transfer
+function Client:send(spec)
+  local settings = self.settings
+  local call = self:describe(spec)
+  local deadline = spec.deadline or self:deadline(spec.timeout)
+  local body = body_of(spec)
+  local options = {
+    method = spec.method,
+    headers = self:headers(spec, body ~= nil),
+    body = body,
+    mode = spec.mode or "buffer",
+    texts = true,
+    proxy = settings.proxy,
+    no_proxy = settings.no_proxy,
+    ca_file = settings.ca_file,
+  }
+  local try = 0
+  while true do
+    try = try + 1
+    local limit, limit_ms = limit_of(deadline, spec.idle)
+    if limit and limit <= async.now() then
+      raise(spec, failure.timeout(call, limit_ms, false))
     end
-    return result
-  end)
+    options.url = settings.base_url .. spec.path .. url.query(spec.query)
+    options.unix_socket = settings.unix_socket
+    local transfer = http.send(options)
+    local in_time = wait(transfer, spec.mode and answered or finished, limit)
+    local status = transfer.req:status()
+    if not in_time and (not status or status < 300) then
+      self:log(call, "no answer", transfer.started)
+      raise(spec, failure.timeout(call, limit_ms, transfer:was_sent()))
+    end
+    local err, outcome = judge(call, spec, transfer, limit, try)
+    self:log(call, err and err.message or tostring(transfer.req:status()), transfer.started)
+    if not err then
+      return transfer
+    end
+    transfer:close()
+    local pause = retry.delay(try, outcome)
+    if not pause or (deadline.at and async.now() + pause >= deadline.at) then
+      raise(spec, err)
+    end
+    if settings.is_local and not outcome.sent then
+      config.locate(settings, true) -- an idle server ends itself, and is started when it is needed
+    else
+      async.sleep(pause)
+    end
+  end
+end
+
+--- Raises for an answer that is not what the Box API answers.
+function Client:nonsense(spec, status)
+  raise(spec, failure.nonsense(self:describe(spec), status))
+end
+
+--- Sends a request that is answered once and decodes the answer; an empty one reads as {}.
+---@param spec lbox.client.Spec
+---@return table answer
+---@return integer status
+function Client:request(spec)
+  local transfer = self:send(spec)
+  local body, status = transfer.req:body(), transfer.req:status()
   if not body:find("%S") then
-    return {}
+    return {}, status
   end
-  local value, why = json.decode(body)
-  if value == nil then
-    errors.raise("api", ("the answer is not JSON (%s): %s"):format(why, self:excerpt(body)))
+  local value = json.decode(body)
+  if value == json.null then
+    value = {}
+  elseif type(value) ~= "table" then
+    self:nonsense(spec, status)
   end
-  return value
-end
-
---- Opens a streaming answer: returns the exchange once its status is known to be 2xx.
----@param call table  as for request, with `mode`
----@param deadline number|nil  absolute ms
----@param idle_ms number|nil  bounds the wait for the headers when there is no deadline
-function Client:open_stream(call, deadline, idle_ms)
-  return with_retries(call.method, deadline, function()
-    local request = self:build(call)
-    local exchange = http.send(request)
-    local ok, err = pcall(function()
-      local headers_by = deadline or (idle_ms and idle_ms > 0 and async.now() + idle_ms) or nil
-      self:wait_headers(exchange, request.url, headers_by)
-      local status = exchange.req:status()
-      if status < 200 or status > 299 then
-        local body = self:wait_body(exchange, request.url, headers_by)
-        error(self:api_error(status, body, function(name) return exchange.req:header(name) end), 0)
-      end
-    end)
-    if not ok then
-      exchange:close()
-      error(err, 0)
-    end
-    exchange.url = request.url
-    return exchange
-  end)
+  return value, status
 end
 
 return M

@@ -1,91 +1,149 @@
---- Where a client's settings come from: argument, lbox.configure, flag of the program, environment,
---- default; the first that is given wins. An empty string counts as not given.
+--- Where requests go and with what key: from the call's own options, `lbox.configure`, the flags of
+--- the lbox program, the environment, in this order.
 local errors = require "lbox.errors"
 local options = require "lbox.options"
 
 local M = {}
 
-local DEFAULT_URL = "https://us-east-1.box.upstash.com"
+local DEFAULT_BASE_URL = "https://us-east-1.box.upstash.com"
 local DEFAULT_TIMEOUT_MS = 600000
 
---- Options every entry point takes.
+local NO_KEY = "api_key is required: pass api_key, set UPSTASH_BOX_API_KEY, "
+  .. "or use local boxes (lbox --local)"
+
+--- The connection options that every entry point takes.
+---@class lbox.ConnectionOptions
+---@field api_key string|nil
+---@field base_url string|nil
+---@field timeout number|nil  ms for a call that is answered once, 0: none
+---@field debug boolean|nil   log every request on stderr
+---@field telemetry boolean|nil
+---@field proxy string|nil
+---@field no_proxy string|nil
+---@field ca_file string|nil
 M.OPTIONS = {
-  api_key = "string", base_url = "string", timeout = "number", debug = "boolean",
-  telemetry = "boolean", proxy = "string", no_proxy = "string", ca_file = "string",
-  extra = "table", headers = "table",
+  api_key = "string",
+  base_url = "string",
+  timeout = "number",
+  debug = "boolean",
+  telemetry = "boolean",
+  proxy = "string",
+  no_proxy = "string",
+  ca_file = "string",
 }
 
-local ENVIRONMENT = { api_key = "UPSTASH_BOX_API_KEY", base_url = "UPSTASH_BOX_BASE_URL" }
+---@class lbox.Settings
+---@field api_key string|nil      nil for local boxes, which need none
+---@field base_url string         without trailing slash
+---@field is_local boolean|nil
+---@field unix_socket string|nil  the local server's
+---@field timeout number          ms, 0: none
+---@field debug boolean
+---@field telemetry boolean
+---@field proxy string|nil
+---@field no_proxy string|nil
+---@field ca_file string|nil
 
 local configured, flags = {}, {}
 
---- Sets defaults for every client made from now on.
----@param opts table  the client options of doc/manual.md, Connecting
-function M.configure(opts)
-  options.check(opts, M.OPTIONS, "lbox.configure")
+local function check(opts, what)
+  options.check(opts, M.OPTIONS, what)
+  if opts and opts.timeout ~= nil then
+    options.ms(opts.timeout, "timeout")
+  end
+end
+
+local function take(into, opts)
   for key, value in pairs(opts or {}) do
-    configured[key] = value
+    into[key] = value
   end
 end
 
---- What the program's flags say.
+--- Sets defaults for every later call of this process.
+---@param opts lbox.ConnectionOptions
+function M.configure(opts)
+  if type(opts) ~= "table" then
+    errors.raise("usage", "lbox.configure takes a table of options, got " .. type(opts))
+  end
+  check(opts, "lbox.configure")
+  take(configured, opts)
+end
+
+--- Takes the flags of the lbox program, which rank below `configure`.
 function M.program(opts)
-  flags = opts
+  check(opts, "lbox")
+  take(flags, opts)
 end
 
---- A copy of `spec` that knows the client's options too.
-function M.with_client_options(spec)
-  local all = {}
-  for key, value in pairs(M.OPTIONS) do
-    all[key] = value
+--- An empty string counts as not given.
+local function given(value)
+  if value ~= "" then
+    return value
   end
-  for key, value in pairs(spec) do
-    all[key] = value
-  end
-  return all
 end
 
-local function setting(opts, key)
-  local variable = ENVIRONMENT[key]
-  for _, source in ipairs { opts, configured, flags } do
-    local value = source[key]
-    if value ~= nil and value ~= "" then
+local function pick(opts, key, variable)
+  for _, source in ipairs { opts or {}, configured, flags } do
+    local value = given(source[key])
+    if value ~= nil then
       return value
     end
   end
-  local value = variable and os.getenv(variable)
-  return value ~= "" and value or nil
+  return variable and given(os.getenv(variable))
 end
 
---- The settings of one client.
----@param opts table|nil  options of the call; unknown keys are the caller's to check
----@return table settings
+local function check_base_url(url)
+  if not url:find("^[Hh][Tt][Tt][Pp][Ss]?://[^/?#]") then
+    local shown = url:gsub("//.*@", "//")
+    errors.raise("usage", ('base_url must be "local" or start with http:// or https://, got %q')
+      :format(shown))
+  elseif url:find("[%c%s]") then
+    errors.raise("usage", "base_url must not contain white space")
+  elseif url:find("[?#]") then
+    errors.raise("usage", "base_url must not have a query or a fragment")
+  end
+  return (url:gsub("/+$", ""))
+end
+
+--- Finds this user's local server, which is started when it does not run.
+---@param settings lbox.Settings
+---@param again boolean|nil  it did not answer where it was
+function M.locate(settings, again)
+  local local_server = require "lbox.local_server"
+  if again then
+    local_server.forget()
+  end
+  local found = local_server.connect()
+  settings.is_local = true
+  settings.base_url, settings.unix_socket = found.base_url, found.socket
+  return settings
+end
+
+--- The settings for one entry point. Starts the local server when it is asked for and does not run.
+---@param opts table|nil  what the caller gave; only connection options are looked at
+---@return lbox.Settings
 function M.resolve(opts)
-  opts = opts or {}
-  local settings = {}
-  for key in pairs(M.OPTIONS) do
-    settings[key] = setting(opts, key)
+  local settings = {
+    timeout = pick(opts, "timeout") or DEFAULT_TIMEOUT_MS,
+    debug = pick(opts, "debug") or false,
+    telemetry = pick(opts, "telemetry") ~= false,
+    proxy = pick(opts, "proxy"),
+    no_proxy = pick(opts, "no_proxy"),
+    ca_file = pick(opts, "ca_file"),
+  }
+  options.ms(settings.timeout, "timeout")
+  local base_url = pick(opts, "base_url", "UPSTASH_BOX_BASE_URL") or DEFAULT_BASE_URL
+  if base_url == "local" then
+    return M.locate(settings)
   end
-  settings.extra, settings.headers = nil, nil
-  settings.timeout = options.ms(settings.timeout or DEFAULT_TIMEOUT_MS, "timeout")
-  if settings.telemetry == nil then
-    settings.telemetry = true
+  settings.base_url = check_base_url(base_url)
+  local key = pick(opts, "api_key", "UPSTASH_BOX_API_KEY")
+  if not key then
+    errors.raise("usage", NO_KEY)
+  elseif key:find("[%c%s]") then
+    errors.raise("usage", "api_key must not contain white space or line breaks")
   end
-  if os.getenv("UPSTASH_DISABLE_TELEMETRY") then
-    settings.telemetry = false
-  end
-  settings.base_url = (settings.base_url or DEFAULT_URL):gsub("/+$", "")
-  if settings.base_url ~= "local" then
-    if not settings.base_url:match("^https?://[^/%s]") then
-      errors.raise("usage", ("base_url must begin with http:// or https://, or be \"local\", got %q")
-        :format(settings.base_url))
-    elseif not settings.api_key then
-      errors.raise("usage", "api_key is required: pass api_key, set UPSTASH_BOX_API_KEY, "
-        .. "or use local boxes (lbox --local)")
-    elseif settings.api_key:find("[%c]") then
-      errors.raise("usage", "api_key must not contain control characters")
-    end
-  end
+  settings.api_key = key
   return settings
 end
 

@@ -1,176 +1,181 @@
---- box.exec: commands and code (box-api.md §1.6, §2.2).
+--- `box.exec`: commands and pieces of code.
 local async = require "lbox.async"
 local client = require "lbox.client"
-local errors = require "lbox.errors"
-local json = require "lbox.json"
+local exec_stream = require "lbox.exec_stream"
 local namespace = require "lbox.namespace"
 local options = require "lbox.options"
 local runs = require "lbox.run"
-local streams = require "lbox.stream"
 
--- `timeout` of code is the server's; the client gives it this much longer to say so.
-local SERVER_GRACE_MS = 30000
+local M = {}
 
-local COMMAND_OPTIONS = { folder = "string", timeout = "number", extra = "table", headers = "table" }
-local STREAM_OPTIONS = { folder = "string", timeout = "number", idle_timeout = "number",
-  extra = "table", headers = "table" }
-local CODE_OPTIONS = { code = "string", lang = "string", folder = "string", timeout = "number",
-  extra = "table", headers = "table" }
+-- The time limit of `code` is the server's: the client waits this much longer for its answer.
+local GRACE_MS = 30000
 
-local function path(box, what)
-  return ("/v2/box/%s/%s"):format(client.segment(box.id), what)
-end
+---@class lbox.exec.CommandOptions: lbox.CallOptions
+---@field folder string|nil  where to run, instead of the box's directory
+local COMMAND_OPTIONS = client.call_options { folder = "string" }
 
-local function folder(box, opts)
-  if opts.folder then
-    return box:folder(options.nonblank(opts.folder, "folder"))
+---@class lbox.exec.StreamOptions: lbox.exec.CommandOptions
+---@field idle_timeout number|nil  ms of silence allowed; 0: any, nil: the client's timeout
+local STREAM_OPTIONS = client.call_options { folder = "string", idle_timeout = "number" }
+
+---@class lbox.exec.CodeOptions: lbox.exec.CommandOptions
+---@field code string
+---@field lang string
+local CODE_OPTIONS = client.call_options { code = "string", lang = "string", folder = "string" }
+
+---@class lbox.exec.StreamCodeOptions: lbox.exec.CodeOptions
+---@field idle_timeout number|nil
+local STREAM_CODE_OPTIONS = client.call_options {
+  code = "string", lang = "string", folder = "string", idle_timeout = "number",
+}
+
+local function check_times(opts)
+  for _, key in ipairs { "timeout", "idle_timeout" } do
+    if opts[key] ~= nil then
+      options.ms(opts[key], key)
+    end
   end
-  return box:folder()
 end
 
-local function merge(body, extra)
-  for key, value in pairs(extra or {}) do
-    body[key] = value
+local function check_folder(opts)
+  if opts.folder ~= nil then
+    options.nonblank(opts.folder, "folder")
   end
-  return body
+  return opts.folder
 end
 
-local function command_body(box, cmd, opts)
-  options.nonblank(cmd, "the command")
-  return merge({ command = json.array { "sh", "-c", cmd }, folder = folder(box, opts) }, opts.extra)
+--- The body of a request for a command.
+local function command_body(self, command, opts, spec, what)
+  options.nonblank(command, "command")
+  options.check(opts, spec, what)
+  opts = opts or {}
+  check_times(opts)
+  return { command = { "sh", "-c", command }, folder = self._link:folder(check_folder(opts)) }, opts
 end
 
-local function code_body(box, opts, what)
-  options.check(opts, CODE_OPTIONS, what)
+--- The body of a request for a piece of code.
+local function code_body(self, opts, spec, what)
+  options.check(opts, spec, what)
   options.require(opts, "code", what)
   options.require(opts, "lang", what)
-  if opts.timeout then
-    options.ms(opts.timeout, "timeout")
-  end
-  return merge({ code = opts.code, language = opts.lang, timeout = opts.timeout,
-    folder = folder(box, opts) }, opts.extra)
-end
-
-local function text_of(value)
-  return type(value) == "string" and value or ""
-end
-
---- A finished run from the answer of exec or code.
-local function finished(box, kind, answer)
-  local run = runs.new(box, kind)
-  run.exit_code = tonumber(answer.exit_code)
-  if not run.exit_code then
-    errors.raise("api", "the answer has no exit code")
-  end
-  run.stdout, run.stderr = text_of(answer.output), text_of(answer.error)
-  if run.exit_code == 0 then
-    run.status, run.result = "completed", run.stdout
-  else
-    run.status, run.result = "failed", run.stderr ~= "" and run.stderr or run.stdout
-  end
-  return run
-end
-
-local function ask(box, kind, what, body, opts, timeout)
-  local started = async.now()
-  local answer = box.client:request {
-    method = "POST", path = path(box, what), json = body, headers = opts.headers, timeout = timeout,
+  options.nonblank(opts.lang, "lang")
+  check_times(opts)
+  return {
+    code = opts.code,
+    language = opts.lang,
+    timeout = opts.timeout,
+    folder = self._link:folder(check_folder(opts)),
   }
-  local run = finished(box, kind, answer)
-  run.cost.compute_ms = async.now() - started
-  return run
 end
 
--- ----------------------------------------------------------------------------------- streams
-
-local reader = {}
-
-local function exit_data(text)
-  local value = json.decode(text)
-  return type(value) == "table" and value or nil
-end
-
-function reader.event(stream, name, data)
-  if name == "output" then
-    stream:keep(data)
-    return { type = "output", data = data }
+--- How long the client waits for code that the server gives `timeout` ms.
+local function patience(timeout)
+  if timeout and timeout > 0 then
+    return timeout + GRACE_MS
   end
-  local value = exit_data(data)
-  if name == "error" then
-    errors.raise("run", value and text_of(value.error) ~= "" and stream.box.client:excerpt(value.error)
-      or "the server could not run the command", { box_id = stream.box.id, partial = stream:partial() })
-  elseif not value or type(value.exit_code) ~= "number" then
-    errors.raise("stream", "the exit of the command cannot be read",
-      { box_id = stream.box.id, partial = stream:partial() })
-  end
-  stream.exit_code = value.exit_code
-  stream.status = value.exit_code == 0 and "completed" or "failed"
-  return { type = "exit", exit_code = value.exit_code,
-    cpu_ns = type(value.cpu_ns) == "number" and value.cpu_ns or 0 }
+  return timeout
 end
 
-function reader.ended(stream, why)
-  stream.result = stream:partial()
-  if not stream.exit_code then
-    errors.raise("stream", why or "the stream ended without the exit of the command",
-      { box_id = stream.box.id, partial = stream.result, retryable = false })
+--- Runs something whose answer comes in one piece.
+local function run_once(self, kind, path, body, opts, timeout)
+  local link = self._link
+  local run = runs.fields(link, kind)
+  local spec = {
+    method = "POST", path = path, json = body, extra = opts.extra, headers = opts.headers,
+    timeout = timeout,
+  }
+  local answer, status = link:request(spec)
+  if type(answer.exit_code) ~= "number" then
+    link:nonsense(spec, status)
   end
+  run.exit_code = answer.exit_code
+  run.stdout = type(answer.output) == "string" and answer.output or ""
+  run.stderr = type(answer.error) == "string" and answer.error or ""
+  run.status = run.exit_code == 0 and "completed" or "failed"
+  if run.exit_code == 0 or run.stderr == "" then
+    run.result = run.stdout
+  else
+    run.result = run.stderr
+  end
+  run.cost.compute_ms = async.now() - run._started
+  return runs.new(run)
 end
 
-local function open(box, kind, what, body, opts, timeout)
-  if opts.idle_timeout then
-    options.ms(opts.idle_timeout, "idle_timeout")
-  end
-  local deadline = timeout and timeout > 0 and async.now() + timeout or nil
-  local idle = opts.idle_timeout or box.client.settings.timeout
-  local run = runs.new(box, kind, streams.mt)
-  local exchange = box.client:open_stream({
-    method = "POST", path = path(box, what), json = body, headers = opts.headers, mode = "exec",
-  }, deadline, idle)
-  return streams.open(run, exchange, reader, deadline, idle)
+--- Streams have no total deadline unless one is asked for.
+local function stream_once(self, kind, path, body, opts, timeout)
+  local link = self._link
+  return exec_stream.open {
+    link = link,
+    type = kind,
+    spec = {
+      method = "POST", path = path, mode = "exec", json = body, extra = opts.extra,
+      headers = opts.headers,
+    },
+    deadline = link.client:deadline(timeout or 0),
+    idle_timeout = opts.idle_timeout,
+  }
 end
 
-local exec = {}
+local methods = {}
 
---- Runs a command with `sh -c` and waits for it. A non-zero exit does not raise.
----@param cmd string
----@param opts { folder: string|nil, timeout: number|nil }|nil
+--- Runs a command with `sh -c` and waits for it. An exit code that is not 0 does not raise.
+---@param command string
+---@param opts lbox.exec.CommandOptions|nil
 ---@return lbox.Run
-function exec.command(box, cmd, opts)
-  options.check(opts, COMMAND_OPTIONS, "exec:command")
-  opts = opts or {}
-  if opts.timeout then
-    options.ms(opts.timeout, "timeout")
-  end
-  return ask(box, "command", "exec", command_body(box, cmd, opts), opts, opts.timeout)
+function methods:command(command, opts)
+  local body
+  body, opts = command_body(self, command, opts, COMMAND_OPTIONS, "box.exec:command")
+  return run_once(self, "command", "/exec", body, opts, opts.timeout)
 end
 
---- Runs a snippet in js, ts or python. `timeout` (ms) is the server's: it kills the program.
----@param opts { code: string, lang: string, timeout: number|nil, folder: string|nil }
+--- Runs a piece of code; `timeout` is the server's and kills it.
+---@param opts lbox.exec.CodeOptions
 ---@return lbox.Run
-function exec.code(box, opts)
-  local body = code_body(box, opts, "exec:code")
-  return ask(box, "code", "code", body, opts, opts.timeout and opts.timeout + SERVER_GRACE_MS)
+function methods:code(opts)
+  local body = code_body(self, opts, CODE_OPTIONS, "box.exec:code")
+  return run_once(self, "code", "/code", body, opts, patience(opts.timeout))
 end
 
---- Runs a command and streams its output: chunks `output{data}`, at last `exit{exit_code, cpu_ns}`.
----@param cmd string
----@param opts { folder: string|nil, timeout: number|nil, idle_timeout: number|nil }|nil
+--- Starts a command whose output is read as it comes.
+---@param command string
+---@param opts lbox.exec.StreamOptions|nil
 ---@return lbox.Stream
-function exec.stream(box, cmd, opts)
-  options.check(opts, STREAM_OPTIONS, "exec:stream")
-  opts = opts or {}
-  if opts.timeout then
-    options.ms(opts.timeout, "timeout")
+function methods:stream(command, opts)
+  local body
+  body, opts = command_body(self, command, opts, STREAM_OPTIONS, "box.exec:stream")
+  return stream_once(self, "command", "/exec-stream", body, opts, opts.timeout)
+end
+
+--- Starts a piece of code whose output is read as it comes.
+---@param opts lbox.exec.StreamCodeOptions
+---@return lbox.Stream
+function methods:stream_code(opts)
+  local body = code_body(self, opts, STREAM_CODE_OPTIONS, "box.exec:stream_code")
+  return stream_once(self, "code", "/code-stream", body, opts, patience(opts.timeout))
+end
+
+local metatable = namespace.metatable("box.exec", methods)
+
+---@param link lbox.Link
+function M.new(link)
+  return setmetatable({ _link = link }, metatable)
+end
+
+--- Whether `path` is there, as `cd` asks it.
+---@param link lbox.Link
+---@param path string  absolute
+---@return boolean
+function M.is_there(link, path, opts)
+  local spec = {
+    method = "POST", path = "/exec", json = { command = { "ls", path } },
+    timeout = opts.timeout, headers = opts.headers, extra = opts.extra,
+  }
+  local answer, status = link:request(spec)
+  if type(answer.exit_code) ~= "number" then
+    link:nonsense(spec, status)
   end
-  return open(box, "command", "exec-stream", command_body(box, cmd, opts), opts, opts.timeout)
+  return answer.exit_code == 0
 end
 
---- Runs a snippet and streams its output.
----@return lbox.Stream
-function exec.stream_code(box, opts)
-  local body = code_body(box, opts, "exec:stream_code")
-  return open(box, "code", "code-stream", body, opts, opts.timeout and opts.timeout + SERVER_GRACE_MS)
-end
-
-return namespace.define("exec", exec)
+return M

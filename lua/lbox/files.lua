@@ -1,81 +1,139 @@
---- box.files (box-api.md §1.7). Relative paths start at box.cwd.
+--- `box.files`: the files of a box. Relative paths start at the box's directory.
 local client = require "lbox.client"
 local core = require "lbox.core"
 local errors = require "lbox.errors"
+local json = require "lbox.json"
 local namespace = require "lbox.namespace"
 local options = require "lbox.options"
+local workdir = require "lbox.workdir"
 
-local READ_OPTIONS = { encoding = { "base64" }, binary = "boolean", timeout = "number",
-  headers = "table" }
-local WRITE_OPTIONS = { path = "string", content = "string", encoding = { "base64" },
-  binary = "boolean", timeout = "number", extra = "table", headers = "table" }
+local M = {}
 
-local function path_of(box, what)
-  return ("/v2/box/%s/files/%s"):format(client.segment(box.id), what)
+---@class lbox.files.ReadOptions: lbox.ReadOptions
+---@field binary boolean|nil     bytes instead of text
+---@field encoding "base64"|nil  the content as base64 text
+---@field offset integer|nil
+---@field length integer|nil
+local READ_OPTIONS = client.read_options {
+  encoding = "string", binary = "boolean", offset = "number", length = "number",
+}
+
+---@class lbox.files.WriteOptions: lbox.CallOptions
+---@field path string
+---@field content string
+---@field binary boolean|nil
+---@field encoding "base64"|nil
+local WRITE_OPTIONS = client.call_options {
+  path = "string", content = "string", encoding = "string", binary = "boolean",
+}
+
+local LIST_OPTIONS = client.read_options {}
+
+local function check_encoding(opts, what)
+  if opts.binary and opts.encoding ~= nil then
+    errors.raise("usage", what .. " takes binary or encoding, not both")
+  end
+  return opts.binary and "base64" or opts.encoding
 end
 
-local function check_coding(opts, what)
-  if opts.binary and opts.encoding then
-    errors.raise("usage", what .. ": binary and encoding exclude each other")
+local function check_count(value, what)
+  if value ~= nil and (value < 0 or value % 1 ~= 0) then
+    errors.raise("usage", ("%s must be a whole number from 0 on, got %s"):format(
+      what, tostring(value)))
   end
 end
 
-local files = {}
+local function absolute(self, path, what)
+  return workdir.absolute(self._link.box.cwd, options.nonblank(path, what))
+end
 
---- The content of a file as text, as bytes with `binary = true`, or as base64 with `encoding`.
+local methods = {}
+
+--- The content of a file as text; with `binary` its bytes, with `encoding = "base64"` base64 text.
+--- With `length`, that many bytes from `offset` on.
 ---@param path string
----@param opts { binary: boolean|nil, encoding: "base64"|nil }|nil
+---@param opts lbox.files.ReadOptions|nil
 ---@return string
-function files.read(box, path, opts)
-  options.check(opts, READ_OPTIONS, "files:read")
+function methods:read(path, opts)
+  options.check(opts, READ_OPTIONS, "box.files:read")
   opts = opts or {}
-  check_coding(opts, "files:read")
-  local answer = box.client:request {
-    method = "GET",
-    path = path_of(box, "read"),
-    query = { path = box:resolve(path), encoding = (opts.binary or opts.encoding) and "base64" or nil },
-    timeout = opts.timeout, headers = opts.headers,
-  }
-  if type(answer.content) ~= "string" then
-    errors.raise("api", "the answer has no content")
-  elseif not opts.binary then
-    return answer.content
+  local encoding = check_encoding(opts, "box.files:read")
+  check_count(opts.offset, "offset")
+  check_count(opts.length, "length")
+  if opts.offset and not opts.length then
+    errors.raise("usage", "offset needs length: how many bytes to read from there")
   end
-  return core.base64_decode(answer.content)
-    or errors.raise("api", "the content of the answer is not base64")
+  local link = self._link
+  local spec = {
+    method = "GET",
+    path = "/files/read",
+    query = {
+      { "path", absolute(self, path, "path") },
+      { "encoding", encoding },
+      { "offset", opts.length and ("%d"):format(opts.offset or 0) },
+      { "length", opts.length and ("%d"):format(opts.length) },
+    },
+    timeout = opts.timeout,
+    headers = opts.headers,
+  }
+  local answer, status = link:request(spec)
+  local content = answer.content
+  if opts.binary and type(content) == "string" then
+    content = core.base64_decode(content)
+  end
+  if type(content) ~= "string" then
+    link:nonsense(spec, status)
+  end
+  return content
 end
 
---- Writes a file and the directories it needs.
----@param opts { path: string, content: string, binary: boolean|nil, encoding: "base64"|nil }
-function files.write(box, opts)
-  options.check(opts, WRITE_OPTIONS, "files:write")
-  options.require(opts, "path", "files:write")
-  options.require(opts, "content", "files:write")
-  check_coding(opts, "files:write")
+--- Writes a file, with the directories it needs.
+---@param opts lbox.files.WriteOptions
+function methods:write(opts)
+  options.check(opts, WRITE_OPTIONS, "box.files:write")
+  options.require(opts, "path", "box.files:write")
+  options.require(opts, "content", "box.files:write")
+  local encoding = check_encoding(opts, "box.files:write")
   local content = opts.content
   if opts.binary then
     content = core.base64_encode(content)
   elseif not core.is_utf8(content) then
     errors.raise("usage", "content is not UTF-8 text: pass binary = true")
   end
-  local body = { path = box:resolve(opts.path), content = content,
-    encoding = (opts.binary or opts.encoding) and "base64" or nil }
-  for key, value in pairs(opts.extra or {}) do
-    body[key] = value
-  end
-  box.client:request { method = "POST", path = path_of(box, "write"), json = body,
-    timeout = opts.timeout, headers = opts.headers }
-end
-
---- The entries of a directory (the box's cwd): `{ name, path, size, is_dir, mod_time }` each.
----@param path string|nil
----@return table[]
-function files.list(box, path)
-  local answer = box.client:request {
-    method = "GET", path = path_of(box, "list"),
-    query = { folder = path ~= nil and box:resolve(path) or box:folder() },
+  self._link:perform {
+    method = "POST",
+    path = "/files/write",
+    json = { path = absolute(self, opts.path, "path"), content = content, encoding = encoding },
+    extra = opts.extra,
+    timeout = opts.timeout,
+    headers = opts.headers,
   }
-  return type(answer.files) == "table" and answer.files or {}
 end
 
-return namespace.define("files", files)
+--- What is in a directory, the box's own when `path` is nil: a list of { name, path, size, is_dir,
+--- mod_time }.
+---@param path string|nil
+---@param opts lbox.ReadOptions|nil
+---@return table[]
+function methods:list(path, opts)
+  options.check(opts, LIST_OPTIONS, "box.files:list")
+  opts = opts or {}
+  local link = self._link
+  local answer = link:request {
+    method = "GET",
+    path = "/files/list",
+    query = { { "folder", path ~= nil and absolute(self, path, "path") or link:folder() } },
+    timeout = opts.timeout,
+    headers = opts.headers,
+  }
+  return type(answer.files) == "table" and json.strip_nulls(answer.files) or {}
+end
+
+local metatable = namespace.metatable("box.files", methods)
+
+---@param link lbox.Link
+function M.new(link)
+  return setmetatable({ _link = link }, metatable)
+end
+
+return M

@@ -1,80 +1,78 @@
---- One HTTP exchange over the core, waited for by tasks. It knows requests, not the Box API: what to
---- retry and what an answer means is decided in client.lua.
+--- One HTTP transfer over the core's engine, and waiting for it. Knows nothing of boxes, keys,
+--- retries.
 local async = require "lbox.async"
 
 local M = {}
 
----@class lbox.http.Failure
----@field kind string  resolve, connect, tls, proxy, send, recv, rewind, partial, too_large, other
----@field text string
----@field sent boolean  false: provably nothing left this machine
+---@class lbox.Transfer
+---@field req table  the core's request: status, header, next, body, done, failure
+---@field id integer
+local Transfer = {}
+Transfer.__index = Transfer
 
----@class lbox.http.Exchange
-local Exchange = {}
-Exchange.__index = Exchange
+--- Starts a transfer; the options are those of the core's engine:request.
+---@param options table
+---@return lbox.Transfer
+function M.send(options)
+  local req = async.engine():request(options)
+  return setmetatable({ req = req, id = req:id(), started = async.now() }, Transfer)
+end
 
---- Sends a request. Nothing is waited for yet.
----@param request table  as engine:request takes it
----@return lbox.http.Exchange
-function M.send(request)
-  local req = async.engine():request(request)
-  local self = setmetatable({ req = req, id = req:id() }, Exchange)
+--- Waits until `ready(req)`, at most to the absolute time `limit` (ms; nil: no limit). Between two
+--- waits nothing but the transfer's owner holds it, so an abandoned one is collected and ends.
+---@param ready fun(req: table): boolean
+---@param limit number|nil
+---@return boolean in_time
+function Transfer:wait(ready, limit)
+  local req = self.req
+  if ready(req) then
+    return true
+  end
+  local op = async.op()
   async.source(self.id, function()
-    local op = self.op
-    if op then
-      self.op = nil
-      op:resolve()
+    if ready(req) then
+      op:resolve(true)
     end
   end)
-  return self
-end
-
---- Waits until something changed: headers, bytes or the end. With `deadline` (absolute ms) returns
---- false when it passed first.
----@return boolean
-function Exchange:wait_change(deadline)
-  if self.req:done() then
-    self:release()
-    return true
-  end
-  local op = async.op(function()
-    self.op = nil
+  local timer = limit and async.at(limit, function()
+    op:resolve(false)
   end)
-  self.op = op
-  if not deadline then
-    async.wait(op)
-    return true
+  local ok, in_time = pcall(async.wait, op)
+  async.source(self.id, nil)
+  if timer then
+    timer:cancel()
   end
-  local timer = async.at(deadline, function()
-    op:resolve("late")
-  end)
-  local ok, late = pcall(async.wait, op)
-  timer:cancel()
-  self.op = nil
   if not ok then
-    error(late, 0)
+    error(in_time, 0)
   end
-  return late == nil
+  return in_time
 end
 
---- The loop need not keep this request any more.
-function Exchange:release()
-  if self.id then
-    async.source(self.id, nil)
-    self.id = nil
-  end
+--- Waits until anything happened: bytes came or the transfer ended. Returns false at the limit.
+---@param limit number|nil
+---@return boolean in_time
+function Transfer:wait_change(limit)
+  local first = true
+  return self:wait(function(req)
+    -- What is here already was looked at before; only news counts.
+    if first then
+      first = false
+      return req:done()
+    end
+    return true
+  end, limit)
+end
+
+--- Whether any byte of the request may have left this machine. Ends a transfer that still runs.
+function Transfer:was_sent()
+  self.req:cancel()
+  local kind, _, sent = self.req:failure()
+  return kind == nil or sent
 end
 
 --- Ends the transfer; idempotent.
-function Exchange:close()
+function Transfer:close()
   self.req:cancel()
-  self:release()
-end
-
----@return lbox.http.Failure|nil
-function Exchange:failure()
-  local kind, text, sent = self.req:failure()
-  return kind and { kind = kind, text = text, sent = sent } or nil
 end
 
 return M

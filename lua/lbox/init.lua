@@ -1,54 +1,50 @@
---- lbox: orchestrate sandboxed AI coding agents.
+--- lbox: sandboxed computers for AI coding agents, from Lua. This is what `require "lbox"` returns;
+--- doc/manual.md describes every call.
 local async = require "lbox.async"
 local config = require "lbox.config"
 local core = require "lbox.core"
 local enums = require "lbox.enums"
 local errors = require "lbox.errors"
-local loop = require "lbox.loop"
 
 local M = {
   version = core.version,
+  configure = config.configure,
+  is_error = errors.is,
 
   run = async.run,
   spawn = async.spawn,
   scope = async.scope,
   gather = async.gather,
   map = async.map,
-  sleep = async.sleep,
   timeout = async.timeout,
   shield = async.shield,
+  sleep = async.sleep,
   now = async.now,
   close = async.close,
-
-  loop = loop,
-  configure = config.configure,
-  is_error = errors.is,
 }
 
 for name, value in pairs(enums) do
   M[name] = value
 end
 
--- Loaded when first asked for: a harness has no use for the client, nor a client for the harness.
-local LAZY = {
-  Box = "lbox.box",
-  schema = "lbox.schema",
-  harness = "lbox.harness",
+-- Loaded when first asked for: a harness has no use for the client, nor the client for a harness, and
+-- null is that of the host's JSON library.
+local LATER = {
+  Box = function() return require "lbox.box" end,
+  schema = function() return require "lbox.schema" end,
+  harness = function() return require "lbox.harness" end,
+  loop = function() return require "lbox.loop" end,
+  null = function() return require("lbox.json").null end,
+  array = function() return require("lbox.json").array end,
 }
 
-setmetatable(M, {
+return setmetatable(M, {
   __index = function(_, key)
-    local value
-    if LAZY[key] then
-      value = require(LAZY[key])
-    elseif key == "null" or key == "array" then
-      value = require("lbox.json")[key]
-    else
-      return nil
+    local load = LATER[key]
+    if load then
+      local value = load()
+      rawset(M, key, value)
+      return value
     end
-    rawset(M, key, value)
-    return value
   end,
 })
-
-return M

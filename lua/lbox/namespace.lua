@@ -1,37 +1,59 @@
---- Methods of a box and of its namespaces. They are written as functions of the box; what is called
---- checks that it was called with a colon and that the box is still open.
+--- Objects whose methods take a colon. A call with a dot where a colon belongs, or the other way
+--- round, is an error that says how to write it.
 local errors = require "lbox.errors"
 
 local M = {}
 
---- Wraps `methods` (name → fn(box, …)) for objects that `box_of` maps to their box (nil: not one).
----@param shown string  how a call is written: "box.agent"
----@param even_closed table<string, boolean>|nil  methods a closed box still has
-function M.methods(shown, methods, box_of, even_closed)
-  local wrapped = {}
-  for name, fn in pairs(methods) do
-    wrapped[name] = function(self, ...)
-      local box = box_of(self)
-      if not box then
-        errors.raise("usage", ("call it as %s:%s(…), with a colon"):format(shown, name))
-      elseif box.closed and not (even_closed and even_closed[name]) then
-        errors.raise("usage", ("box %s is closed"):format(box.id))
-      end
-      return fn(box, ...)
-    end
-  end
-  return wrapped
+--- How the call the user meant is written.
+local function written(label, separator, name, first)
+  local arguments = type(first) == "table" and "{…}" or "(…)"
+  return "call it as " .. label .. separator .. name .. arguments
 end
 
---- A constructor of namespace objects: `local agent = define("agent", methods)`, `agent(box)`.
-function M.define(name, methods)
-  local mt = { __name = "lbox." .. name }
-  mt.__index = M.methods("box." .. name, methods, function(self)
-    return getmetatable(self) == mt and rawget(self, "box") or nil
-  end)
-  return function(box)
-    return setmetatable({ box = box }, mt)
+--- The metatable of objects that the user knows as `label`, with these methods.
+---@param label string  "box.agent"
+---@param methods table<string, function>
+---@param fields (fun(self: table, key: any): any)|nil  computes what is neither field nor method
+---@return table
+function M.metatable(label, methods, fields)
+  local mt = { __name = "lbox." .. label }
+  local checked = {}
+  for name, method in pairs(methods) do
+    checked[name] = function(self, ...)
+      if getmetatable(self) ~= mt then
+        errors.raise("usage", written(label, ":", name, self))
+      end
+      return method(self, ...)
+    end
   end
+  mt.__index = checked
+  if fields then
+    function mt.__index(self, key)
+      local method = checked[key]
+      if method ~= nil then
+        return method
+      end
+      return fields(self, key)
+    end
+  end
+  return mt
+end
+
+--- A table of functions that are called with a dot.
+---@param label string  "Box"
+---@param functions table<string, function>
+---@return table
+function M.statics(label, functions)
+  local class = {}
+  for name, fn in pairs(functions) do
+    class[name] = function(first, ...)
+      if first == class then
+        errors.raise("usage", written(label, ".", name, (...)))
+      end
+      return fn(first, ...)
+    end
+  end
+  return class
 end
 
 return M

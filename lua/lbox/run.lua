@@ -1,156 +1,163 @@
---- Runs: what agent:run, exec:command and exec:code return. A stream is a run that can be read
---- (stream.lua).
+--- A run: what an agent, a command or a piece of code did, or is doing.
 local async = require "lbox.async"
-local client = require "lbox.client"
 local core = require "lbox.core"
 local errors = require "lbox.errors"
+local namespace = require "lbox.namespace"
+local options = require "lbox.options"
+local settle = require "lbox.settle"
+local url = require "lbox.url"
 
 local M = {}
 
--- How long telling the server that a run is cancelled may take.
+-- A cancel is posted whatever is cancelled meanwhile, but not for ever.
 local CANCEL_MS = 5000
--- Looking up a run whose stream broke.
-local LOOK_UP_MS = 2000
-local FIRST_POLL_MS, LONGEST_POLL_MS = 200, 2000
+
+---@class lbox.Cost
+---@field input_tokens integer
+---@field output_tokens integer
+---@field cached_input_tokens integer
+---@field compute_ms number
+---@field total_usd number
 
 ---@class lbox.Run
----@field id string          the server's once it is known, before that a local UUID
+---@field id string        the server's once it is known, else a local UUID
 ---@field type "agent"|"command"|"code"
 ---@field status "running"|"completed"|"failed"|"cancelled"|"detached"
----@field result any         "" until set
+---@field result any       "" until set; the validated table when a schema was given
 ---@field exit_code integer|nil
 ---@field stdout string
 ---@field stderr string
----@field cost table       input_tokens, output_tokens, cached_input_tokens, compute_ms, total_usd
+---@field cost lbox.Cost
 local methods = {}
 M.methods = methods
 
---- A run that has just begun. `mt` is the metatable of what is made (a stream has its own).
-function M.new(box, kind, mt)
-  return setmetatable({
-    box = box,
+--- A cost of nothing.
+---@return lbox.Cost
+function M.no_cost()
+  return {
+    input_tokens = 0, output_tokens = 0, cached_input_tokens = 0, compute_ms = 0, total_usd = 0,
+  }
+end
+
+--- Adds one cost to another.
+function M.add_cost(into, cost)
+  for key, amount in pairs(cost or {}) do
+    into[key] = (into[key] or 0) + amount
+  end
+  return into
+end
+
+local function number(value)
+  return type(value) == "number" and value or 0
+end
+
+--- The tokens and dollars in a `done` or `error` event or in an entry of the list of runs.
+function M.set_cost(cost, data)
+  cost.input_tokens = number(data.input_tokens)
+  cost.output_tokens = number(data.output_tokens)
+  cost.cached_input_tokens = number(data.cached_input_tokens)
+  cost.total_usd = number(data.total_cost_usd or data.cost_usd)
+  if type(data.duration_ms) == "number" then
+    cost.compute_ms = data.duration_ms
+  end
+end
+
+--- White space cut at both ends.
+function M.trim(text)
+  return text:match("^%s*(.-)%s*$")
+end
+
+--- The fields every run starts with.
+---@param link lbox.Link
+---@param kind "agent"|"command"|"code"
+function M.fields(link, kind)
+  return {
     id = core.uuid(),
     type = kind,
     status = "running",
-    result = "",
     stdout = "",
     stderr = "",
-    started = async.now(),
-    cost = { input_tokens = 0, output_tokens = 0, cached_input_tokens = 0, compute_ms = 0, total_usd = 0 },
-  }, mt or M.mt)
+    cost = M.no_cost(),
+    _link = link,
+    _started = async.now(),
+  }
 end
 
-M.mt = { __name = "lbox.Run", __index = methods }
-
-local function run_path(box, run_id)
-  return ("/v2/box/%s/runs/%s/cancel"):format(client.segment(box.id), client.segment(run_id))
-end
-
---- Tells the server that a run is cancelled, whatever is cancelled here meanwhile.
+--- Posts the cancel of a run, also in a cancelled scope. Never raises; true if the server
+--- confirmed.
+---@param link lbox.Link
+---@param run_id string
 ---@return boolean confirmed
-function M.post_cancel(box, run_id)
+function M.post_cancel(link, run_id)
   local ok = pcall(async.shield, function()
-    box.client:request { method = "POST", path = run_path(box, run_id), timeout = CANCEL_MS }
+    link:perform {
+      method = "POST",
+      path = "/runs/" .. url.segment(run_id, "the id of a run") .. "/cancel",
+      timeout = CANCEL_MS,
+      once = true,
+    }
   end, CANCEL_MS)
   return ok
 end
 
---- Cancels the run: tells the server for an agent run, closes the transfer of the others. Never raises.
----@return boolean confirmed  whether the server said so
+--- Takes over what the server's list says of a run.
+function M.apply(run, data)
+  run.status = data.status
+  if type(data.output) == "string" then
+    run.result = M.trim(data.output)
+  end
+  M.set_cost(run.cost, data)
+end
+
+--- Cancels the run; makes its status cancelled if it was still going on.
+---@return boolean confirmed  whether the server said so; always false for commands
 function methods:cancel()
   local confirmed = false
-  if self.type == "agent" and self.server_id then
-    confirmed = M.post_cancel(self.box, self.server_id)
+  if self._run_id then
+    confirmed = M.post_cancel(self._link, self._run_id)
   end
-  if self.status == "running" then
+  if self.status == "running" or self.status == "detached" then
     self.status = "cancelled"
-  end
-  if self.exchange then
-    self.exchange:close()
   end
   return confirmed
 end
 
---- The server knows this run by `id`.
-function M.set_id(run, id)
-  if type(id) == "string" and id ~= "" then
-    run.id, run.server_id = id, id
+local OVER = { completed = true, failed = true, cancelled = true }
+local WAIT_OPTIONS = { timeout = "number" }
+
+--- Follows a run that is not over (detached, broken off) in the server's list until it is, and
+--- fills status, result and cost.
+---@param opts { timeout: number|nil }|nil  ms
+function methods:wait(opts)
+  options.check(opts, WAIT_OPTIONS, "run:wait")
+  local timeout = opts and opts.timeout or 0
+  options.ms(timeout, "timeout")
+  if OVER[self.status] then
+    return
+  elseif not self._run_id then
+    errors.raise("usage", "this run cannot be waited for: the server's list does not name it")
   end
-end
-
-local function look_up(box, run_id, timeout)
-  local answer = box.client:request {
-    method = "GET", path = ("/v2/box/%s/runs"):format(client.segment(box.id)), timeout = timeout,
-  }
-  for _, data in ipairs(type(answer.runs) == "table" and answer.runs or {}) do
-    if data.id == run_id then
-      return data
-    end
+  local deadline = self._link.client:deadline(timeout)
+  local data, why = settle.follow(self._link, self._run_id, deadline,
+    settle.look_up(self._link, self._run_id, deadline))
+  local facts = { run_id = self._run_id, box_id = self._link.id, retryable = true }
+  if why == "deadline" then
+    errors.raise("timeout", ("the run did not end within %g ms"):format(timeout), facts)
+  elseif why then
+    errors.raise("stream", "the run goes on, but the server says nothing new of it", facts)
+  elseif not data then
+    errors.raise("stream", "the run is not in the server's list", facts)
   end
+  M.apply(self, data)
 end
 
---- What the server's list says of a run, or nil when it cannot be had.
-local function try_look_up(run)
-  local ok, data = pcall(look_up, run.box, run.server_id, LOOK_UP_MS)
-  return ok and data or nil
-end
+local metatable = namespace.metatable("run", methods)
 
---- Takes over a run's end from the server's list. Raises unless it completed.
-local function take_end(run, data)
-  local cost = run.cost
-  cost.input_tokens = tonumber(data.input_tokens) or cost.input_tokens
-  cost.output_tokens = tonumber(data.output_tokens) or cost.output_tokens
-  cost.cached_input_tokens = tonumber(data.cached_input_tokens) or cost.cached_input_tokens
-  cost.total_usd = tonumber(data.cost_usd) or cost.total_usd
-  cost.compute_ms = tonumber(data.duration_ms) or cost.compute_ms
-  run.status = data.status
-  if data.status == "completed" then
-    return type(data.output) == "string" and data.output or ""
-  end
-  local why = type(data.error_message) == "string" and data.error_message ~= "" and data.error_message
-    or ("the run is %s"):format(tostring(data.status))
-  errors.raise("run", why, { run_id = run.id, box_id = run.box.id, partial = run:partial(),
-    cost = run.cost })
-end
-
-local function broken(run, why)
-  run.status = "failed"
-  errors.raise("stream", why, { run_id = run.server_id, box_id = run.box.id, partial = run:partial(),
-    retryable = true })
-end
-
---- The stream of a run ended without its end: looks the run up. Returns its output when it completed;
---- with `follow`, waits for it while it runs; raises otherwise.
----@param why string  what happened to the stream
-function M.settle(run, why, follow, deadline)
-  local data = run.server_id and try_look_up(run)
-  if not data then
-    broken(run, why)
-  end
-  local delay, changed_at, last = FIRST_POLL_MS, async.now(), data.updated_at
-  while data.status == "running" do
-    local patience = run.box.client.settings.timeout
-    if not follow or (patience > 0 and async.now() - changed_at > patience) then
-      broken(run, why .. "; the run goes on at the server")
-    elseif deadline and async.now() + delay > deadline then
-      errors.raise("timeout", "the run did not end in time", { run_id = run.id, box_id = run.box.id,
-        partial = run:partial() })
-    end
-    async.sleep(delay)
-    delay = math.min(delay * 1.5, LONGEST_POLL_MS)
-    local now = try_look_up(run)
-    if now then
-      if now.updated_at ~= last or now.status ~= data.status then
-        changed_at, last = async.now(), now.updated_at
-      end
-      data = now
-    end
-  end
-  return take_end(run, data)
-end
-
-function methods.partial()
-  return ""
+--- A run that is over.
+---@return lbox.Run
+function M.new(fields)
+  fields.result = fields.result == nil and "" or fields.result
+  return setmetatable(fields, metatable)
 end
 
 return M

@@ -1,177 +1,303 @@
---- Streams: runs that are read chunk by chunk as they come. agent.lua and exec.lua say what an event
---- means; here is the reading, its deadlines, and every way a stream can end.
+--- A run that can be read while it goes on. What is here for agents and commands alike: reading,
+--- time, ending. What the events mean is in agent_stream.lua and exec_stream.lua.
 local async = require "lbox.async"
+local core = require "lbox.core"
 local errors = require "lbox.errors"
+local namespace = require "lbox.namespace"
 local runs = require "lbox.run"
 
 local M = {}
 
--- A stream that is here already is read without a switch; others get their turn every so many chunks.
-local CHECKPOINT_EVERY = 32
--- Text is joined now and then: a table of many small strings costs more than they do.
-local JOIN_EVERY = 512
+local concat, now = table.concat, core.now
+
+-- Chunks that are already here are handed out without a switch of tasks; every so many of them the
+-- task looks whether it is cancelled or had its slice.
+local CHECK_EVERY = 64
+
+-- Pieces of text are joined every so many, so that long streams do not keep a long list.
+local JOIN_EVERY = 256
+
+-- How long a run that is over may take to close its stream.
+local LINGER_MS = 2000
 
 ---@class lbox.Stream: lbox.Run
-local methods = setmetatable({}, { __index = runs.methods })
-M.mt = { __name = "lbox.Stream", __index = methods }
+---@field _req table|nil       the core's request; nil once the stream ended
+---@field _transfer lbox.Transfer
+---@field _kind lbox.stream.Kind
+---@field _deadline lbox.Deadline
+---@field _idle number         ms of silence allowed, 0: any
+---@field _over boolean        the server said how it ended, what follows is only `stats`
+---@field _error any           what reading raised; raised again
+---@field _joined string[]     text so far, and in _parts what came after that
 
---- A stream over an open exchange.
----@param run table      made by runs.new with M.mt
----@param exchange lbox.http.Exchange
----@param reader { event: fun(stream, name, data): table|nil, ended: fun(stream, why: string|nil): table|nil }
----@param deadline number|nil
----@param idle_ms number|nil
-function M.open(run, exchange, reader, deadline, idle_ms)
-  run.exchange, run.reader, run.req = exchange, reader, exchange.req
-  run.deadline = deadline
-  run.idle_ms = idle_ms and idle_ms > 0 and idle_ms or nil
-  run.texts, run.text_count, run.unread = {}, 0, CHECKPOINT_EVERY
-  run.box.streams[run] = true
-  run.handle = async.on_close(function(cancelled)
-    run.handle = nil
-    if cancelled then
-      run:abandon()
+---@class lbox.stream.Kind
+---@field translate fun(self: lbox.Stream, event: string, data: string?, text: string?): table|nil
+---  an event as the core's request:next() gives it, as a chunk
+---@field at_end fun(self: lbox.Stream): table|nil  the body ended: raises, or gives a last chunk
+---@field text fun(text: string): string  the text so far as a result
+
+-- ------------------------------------------------------------------------------------- text
+
+--- Adds to the text of the stream.
+function M.keep(self, text)
+  local parts = self._parts
+  local n = self._part_count + 1
+  self._part_count = n
+  parts[n] = text
+  if n >= JOIN_EVERY then
+    local joined = self._joined
+    joined[#joined + 1] = concat(parts, "", 1, n)
+    self._part_count = 0
+  end
+end
+
+--- All text so far.
+function M.text(self)
+  return concat(self._joined) .. concat(self._parts, "", 1, self._part_count)
+end
+
+--- Makes `text` all there is, if it says anything: what an agent gives as its output counts, not
+--- what it said on the way.
+function M.replace_text(self, text)
+  if text and text ~= "" then
+    self._joined, self._part_count = { text }, 0
+  end
+end
+
+-- ----------------------------------------------------------------------------------- ending
+
+--- Ends the transfer; the stream is over with this status.
+local function finish(self, status)
+  if not self._req then
+    return
+  end
+  self._req = nil
+  self._transfer:close()
+  self._link.streams[self] = nil
+  self._closer:remove()
+  if self.status == "running" then
+    self.status = status
+  end
+  if self.cost.compute_ms == 0 then
+    self.cost.compute_ms = now() - self._started
+  end
+end
+M.finish = finish
+
+--- Ends the stream with an error, which every later read raises again.
+function M.fail(self, status, kind, message, fields)
+  fields = fields or {}
+  fields.run_id = self._run_id
+  fields.box_id = self._link.id
+  fields.partial = M.text(self)
+  finish(self, status)
+  fields.cost = self.cost
+  self._error = errors.new(kind, message, fields)
+  error(self._error, 0)
+end
+
+--- Ends the stream and the run: nobody waits for it any more.
+local function cancel(self)
+  local run_id = not self._over and self._run_id
+  local was_running = self.status == "running"
+  finish(self, "cancelled")
+  if run_id and was_running then
+    return runs.post_cancel(self._link, run_id)
+  end
+  return false
+end
+M.cancel = cancel
+
+--- The scope that opened the stream is left: by a cancel or an error the run is cancelled, else it
+--- goes on without us. The scope holds the stream weakly.
+local function tie_to_scope(self)
+  local weak = setmetatable({ stream = self }, { __mode = "v" })
+  return async.on_close(function(cancelled)
+    local stream = weak.stream
+    if not stream then
+      return
+    elseif cancelled then
+      cancel(stream)
     else
-      run:close()
+      finish(stream, "detached")
     end
   end)
-  return run
 end
 
---- Keeps text of the stream for `result` and `partial`.
-function methods:keep(text)
-  local n = self.text_count + 1
-  self.texts[n] = text
-  if n >= JOIN_EVERY then
-    self.joined = self.joined or {}
-    self.joined[#self.joined + 1] = table.concat(self.texts, "", 1, n)
-    n = 0
-  end
-  self.text_count = n
-end
+-- ---------------------------------------------------------------------------------- reading
 
---- The text so far.
-function methods:partial()
-  local rest = table.concat(self.texts or {}, "", 1, self.text_count or 0)
-  return (self.joined and table.concat(self.joined) or "") .. rest
-end
-
---- No more is read: lets go of the transfer and of the scope.
-local function release(stream)
-  if stream.released then
+--- A deadline passed: the run is cancelled, also at the server.
+local function expire(self, idle)
+  if self._over then
+    finish(self)
     return
   end
-  stream.released = true
-  stream.exchange:close()
-  stream.box.streams[stream] = nil
-  stream.cost.compute_ms = stream.cost.compute_ms > 0 and stream.cost.compute_ms
-    or async.now() - stream.started
-  if stream.handle then
-    stream.handle:remove()
-    stream.handle = nil
+  local message
+  if idle then
+    message = ("the stream was silent for %g ms"):format(self._idle)
+  else
+    message = ("the run did not end within %g ms"):format(self._deadline.ms)
   end
+  if not self._run_id then
+    message = message .. "; it may go on in the box"
+  end
+  cancel(self)
+  M.fail(self, "cancelled", "timeout", message, { retryable = true })
 end
 
---- The reader was cancelled or too late: the run is cancelled on the server too.
-function methods:abandon()
-  if self.released then
-    return
-  end
-  self.result = self:partial()
-  self:cancel()
-  release(self)
-end
+M.expire = expire
 
---- Lets go of a stream that is not read to its end: the run goes on at the server.
-function methods:close()
-  if self.released then
-    return
+--- Waits for more of the body.
+local function wait_more(self)
+  local at, idle = self._deadline.at, false
+  local silence = self._over and LINGER_MS or self._idle
+  if silence > 0 and (not at or now() + silence < at) then
+    at, idle = now() + silence, true
   end
-  if self.status == "running" then
-    self.status = "detached"
-    self.result = self:partial()
+  if self._reading then
+    errors.raise("usage", "the stream is being read by another task: a stream has one reader")
   end
-  release(self)
-end
-
-local function fail(stream, err)
-  if stream.status == "running" then
-    stream.status = "failed"
-  end
-  stream.result = stream:partial()
-  release(stream)
-  error(err, 0)
-end
-
-local function wait_more(stream)
-  local until_ms = stream.deadline
-  local idle_at = stream.idle_ms and async.now() + stream.idle_ms
-  local idle = idle_at and (not until_ms or idle_at < until_ms)
-  local ok, in_time = pcall(stream.exchange.wait_change, stream.exchange, idle and idle_at or until_ms)
-  if ok and in_time then
-    return
-  end
-  stream:abandon()
+  self._reading = true
+  local ok, in_time = pcall(self._transfer.wait_change, self._transfer, at)
+  self._reading = false
   if not ok then
+    cancel(self)
     error(in_time, 0)
+  elseif not in_time and self._req then
+    expire(self, idle)
   end
-  errors.raise("timeout", idle and ("the stream was silent for %g ms"):format(stream.idle_ms)
-    or "the run did not end in time",
-    { run_id = stream.server_id, box_id = stream.box.id, partial = stream:partial() })
 end
 
---- The transfer is over and everything of it was read.
-local function finish(stream)
-  local failure = stream.exchange:failure()
-  local why
-  if failure then
-    why = stream.box.client:network_error(failure, stream.exchange.url).message
-  end
-  local ok, err = pcall(stream.reader.ended, stream, why)
+--- Whether this task may go on reading what is here already.
+local function check(self)
+  local ok, err = pcall(async.checkpoint)
   if not ok then
-    fail(stream, err)
+    cancel(self)
+    error(err, 0)
   end
-  release(stream)
 end
 
---- The next chunk, or nil at the end. Raises when the stream did not end as it has to.
----@return table|nil chunk
-function methods:next()
-  if self.released then
+--- The next chunk, nil at the end.
+local function next_chunk(self)
+  local req = self._req
+  if not req then
+    if self._error then
+      error(self._error, 0)
+    end
     return nil
   end
-  local req, event = self.req, self.reader.event
-  while true do
-    local name, data = req:next()
-    if name then
-      local ok, chunk = pcall(event, self, name, data)
-      if not ok then
-        fail(self, chunk)
+  local translate = self._kind.translate
+  local deadline = self._deadline.at
+  repeat
+    local event, data, text = req:next()
+    if deadline and now() >= deadline then
+      expire(self, false)
+    elseif event then
+      local count = self._count + 1
+      self._count = count
+      if count % CHECK_EVERY == 0 then
+        check(self)
       end
-      self.unread = self.unread - 1
-      if self.unread <= 0 then
-        self.unread = CHECKPOINT_EVERY
-        local unbroken, cancelled = pcall(async.checkpoint)
-        if not unbroken then
-          self:abandon()
-          error(cancelled, 0)
-        end
-      end
+      local chunk = translate(self, event, data, text)
       if chunk then
         return chunk
       end
-    elseif req:done() then
-      finish(self)
-      return nil
-    else
+    elseif not req:done() then
       wait_more(self)
+    elseif self._over then
+      finish(self)
+    else
+      return self._kind.at_end(self)
     end
+  until self._req == nil
+  return next_chunk(self)
+end
+
+-- ---------------------------------------------------------------------------------- methods
+
+local methods = { wait = runs.methods.wait }
+
+--- The next chunk, nil at the end. Waits for it.
+---@return table|nil
+function methods:next()
+  return next_chunk(self)
+end
+
+--- `for chunk in stream:chunks() do`. Leaving the loop early closes the stream on Lua 5.4; on
+--- LuaJIT call `stream:close()`.
+---@return fun(): table|nil
+function methods:chunks()
+  return function()
+    return next_chunk(self)
+  end, nil, nil, self
+end
+
+--- Stops reading. A run that is not over goes on without us: status `detached`.
+function methods:close()
+  finish(self, "detached")
+end
+
+--- Cancels the run: an agent's at the server, a command's by closing the transfer.
+---@return boolean confirmed  whether the server said so
+function methods:cancel()
+  if self._over then
+    finish(self)
+  end
+  if not self._req then
+    return runs.methods.cancel(self)
+  end
+  if self.status == "running" then
+    self._error = errors.new("cancelled", "the run was cancelled", {
+      run_id = self._run_id, box_id = self._link.id, partial = M.text(self) })
+  end
+  return cancel(self)
+end
+
+local function fields(self, key)
+  if key == "result" then
+    return self._kind.text(M.text(self))
   end
 end
 
---- An iterator: `for chunk in stream:chunks() do`. Leaving the loop early closes the stream in Lua 5.4.
-function methods:chunks()
-  return self.next, self, nil, setmetatable({}, { __close = function() self:close() end })
+local metatable = namespace.metatable("stream", methods, fields)
+
+--- Leaving a `for` or a `<close>` block: an error cancels the run, anything else detaches from it.
+function metatable.__close(self, err)
+  if err ~= nil then
+    cancel(self)
+  else
+    finish(self, "detached")
+  end
+end
+
+---@class lbox.stream.Options
+---@field link lbox.Link
+---@field type "agent"|"command"|"code"
+---@field kind lbox.stream.Kind
+---@field spec lbox.client.Spec
+---@field deadline lbox.Deadline
+---@field idle_timeout number|nil  ms; nil: the client's timeout
+
+--- Sends the request and returns the stream of its answer.
+---@param opts lbox.stream.Options
+---@return lbox.Stream
+function M.open(opts)
+  local link = opts.link
+  local self = runs.fields(link, opts.type)
+  self._kind = opts.kind
+  self._deadline = opts.deadline
+  self._idle = opts.idle_timeout or link.client.settings.timeout
+  self._parts, self._part_count, self._joined = {}, 0, {}
+  self._count = 0
+  self._over, self._reading = false, false
+  opts.spec.deadline = opts.deadline
+  opts.spec.idle = self._idle
+  self._transfer = link:send(opts.spec)
+  self._req = self._transfer.req
+  setmetatable(self, metatable)
+  link.streams[self] = true
+  self._closer = tie_to_scope(self)
+  return self
 end
 
 return M

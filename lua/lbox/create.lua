@@ -1,0 +1,221 @@
+--- What `Box.create` puts on the wire.
+local client = require "lbox.client"
+local errors = require "lbox.errors"
+local json = require "lbox.json"
+local options = require "lbox.options"
+
+local M = {}
+
+---@class lbox.NetworkPolicy
+---@field mode "allow-all"|"deny-all"|"custom"
+---@field allowed_domains string[]|nil
+---@field allowed_cidrs string[]|nil
+---@field denied_cidrs string[]|nil
+
+---@class lbox.CreateOptions: lbox.ConnectionOptions, lbox.CallOptions
+---@field name string|nil
+---@field labels string[]|nil
+---@field runtime string|nil
+---@field size string|nil
+---@field keep_alive boolean|nil
+---@field init_command string|nil
+---@field browser boolean|nil
+---@field agent { harness: string, model: string?, api_key: string?, custom_harness: table? }|nil
+---@field git { token: string?, user_name: string?, user_email: string? }|nil
+---@field env table<string, string>|nil
+---@field attach_headers table<string, table<string, string>>|nil
+---@field network_policy lbox.NetworkPolicy|nil
+---@field skills string[]|nil
+---@field mcp_servers table[]|nil  { name, package, args } or { name, url, headers }
+M.OPTIONS = client.static_options {
+  name = "string",
+  labels = "table",
+  runtime = "string",
+  size = "string",
+  keep_alive = "boolean",
+  init_command = "string",
+  browser = "boolean",
+  agent = "table",
+  git = "table",
+  env = "table",
+  attach_headers = "table",
+  network_policy = "table",
+  skills = "table",
+  mcp_servers = "table",
+}
+
+local AGENT = { harness = "string", model = "string", api_key = "string", custom_harness = "table" }
+local CUSTOM_HARNESS = { command = "string", args = "table", protocol = "string" }
+local GIT = { token = "string", user_name = "string", user_email = "string" }
+local NETWORK_POLICY = {
+  mode = "string", allowed_domains = "table", allowed_cidrs = "table", denied_cidrs = "table",
+}
+local MCP_SERVER = {
+  name = "string", package = "string", args = "table", url = "string", headers = "table",
+}
+
+local CUSTOM = "custom"
+
+--- A list as one on the wire, nil when there is none.
+local function list(value)
+  if value == nil then
+    return nil
+  end
+  local copy = json.array {}
+  for i, item in ipairs(value) do
+    copy[i] = item
+  end
+  return copy
+end
+
+--- The same, not sent when empty.
+local function filled(value)
+  if value and next(value) ~= nil then
+    return list(value)
+  end
+end
+
+--- A string, not sent when empty.
+local function text(value)
+  if value ~= "" then
+    return value
+  end
+end
+
+--- A map of strings, checked because a number would arrive as one.
+local function strings(map, what)
+  for key, value in pairs(map or {}) do
+    if type(key) ~= "string" or type(value) ~= "string" then
+      errors.raise("usage", ("%s is a table of strings by name, got %s = %s"):format(
+        what, tostring(key), type(value)))
+    end
+  end
+  return map
+end
+
+local function custom_runner(harness)
+  options.check(harness, CUSTOM_HARNESS, "agent.custom_harness")
+  options.nonblank(harness.command, "agent.custom_harness.command")
+  return { command = harness.command, args = list(harness.args), protocol = text(harness.protocol) }
+end
+
+local function add_agent(body, agent)
+  if not agent then
+    return
+  end
+  options.check(agent, AGENT, "agent")
+  if not text(agent.harness) then
+    errors.raise("usage", "agent.harness is required: one of lbox.Agent")
+  end
+  body.agent = agent.harness
+  if agent.harness == CUSTOM then
+    if not agent.custom_harness then
+      errors.raise("usage", "agent.custom_harness is required when agent.harness is custom")
+    end
+    body.custom_runner = custom_runner(agent.custom_harness)
+    body.model = text(agent.model) or CUSTOM
+    return
+  elseif not text(agent.model) then
+    errors.raise("usage", ("agent.model is required for the harness %s"):format(agent.harness))
+  elseif agent.custom_harness then
+    errors.raise("usage", "agent.custom_harness goes with agent.harness = lbox.Agent.CUSTOM")
+  end
+  body.model, body.agent_api_key = agent.model, text(agent.api_key)
+end
+
+--- A network policy as on the wire.
+local function network_policy(policy)
+  if not policy then
+    return nil
+  end
+  options.check(policy, NETWORK_POLICY, "network_policy")
+  options.require(policy, "mode", "network_policy")
+  return {
+    mode = policy.mode,
+    allowed_domains = list(policy.allowed_domains),
+    allowed_cidrs = list(policy.allowed_cidrs),
+    denied_cidrs = list(policy.denied_cidrs),
+  }
+end
+
+local function mcp_servers(servers)
+  if not servers or next(servers) == nil then
+    return nil
+  end
+  local wire = json.array {}
+  for i, server in ipairs(servers) do
+    options.check(server, MCP_SERVER, "mcp_servers")
+    options.nonblank(server.name, "the name of an MCP server")
+    if (server.package == nil) == (server.url == nil) then
+      errors.raise("usage", ("the MCP server %s needs either package or url"):format(server.name))
+    end
+    wire[i] = {
+      name = server.name,
+      source = server.package and "npm" or "url",
+      package_or_url = server.package or server.url,
+      args = list(server.args),
+      headers = strings(server.headers, "headers of an MCP server"),
+    }
+  end
+  return wire
+end
+
+--- The body of a create request.
+---@param opts table  checked against OPTIONS
+---@return table
+function M.body(opts)
+  local git = opts.git or {}
+  options.check(git, GIT, "git")
+  local body = {
+    name = text(opts.name),
+    labels = filled(opts.labels),
+    runtime = text(opts.runtime),
+    size = text(opts.size),
+    keep_alive = opts.keep_alive or nil,
+    init_command = opts.init_command,
+    browser = opts.browser or nil,
+    github_token = text(git.token),
+    git_user_name = text(git.user_name),
+    git_user_email = text(git.user_email),
+    env_vars = strings(opts.env, "env"),
+    attach_headers = opts.attach_headers,
+    network_policy = network_policy(opts.network_policy),
+    skills = filled(opts.skills),
+    mcp_servers = mcp_servers(opts.mcp_servers),
+  }
+  for host, headers in pairs(opts.attach_headers or {}) do
+    if type(headers) ~= "table" then
+      errors.raise("usage", ("attach_headers is a table of headers by host, got %s = %s"):format(
+        tostring(host), type(headers)))
+    end
+    strings(headers, "attach_headers")
+  end
+  add_agent(body, opts.agent)
+  return body
+end
+
+--- What no message may show of a create request: keys, tokens, and whatever else may be one.
+---@param opts table
+---@return string[]
+function M.secrets(opts)
+  local secrets = {}
+  local function add(value)
+    if type(value) == "string" then
+      secrets[#secrets + 1] = value
+    elseif type(value) == "table" then
+      for _, item in pairs(value) do
+        add(item)
+      end
+    end
+  end
+  add(opts.agent and opts.agent.api_key)
+  add(opts.git and opts.git.token)
+  add(opts.env)
+  add(opts.attach_headers)
+  for _, server in ipairs(opts.mcp_servers or {}) do
+    add(server.headers)
+  end
+  return secrets
+end
+
+return M

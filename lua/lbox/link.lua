@@ -1,0 +1,82 @@
+--- What a box shares with its namespaces and runs: the client, where its requests go, whether it is
+--- closed, and the streams that are open.
+local errors = require "lbox.errors"
+local url = require "lbox.url"
+local workdir = require "lbox.workdir"
+
+local M = {}
+
+---@class lbox.Link
+---@field client lbox.Client
+---@field box table      the Box, for its cwd
+---@field id string
+---@field path string    "/v2/box/ID"
+---@field git_token string|nil  what clones into the box may use
+---@field closed boolean
+---@field streams table  open streams; weak, so that an abandoned one is collected
+local Link = {}
+Link.__index = Link
+
+---@return lbox.Link
+function M.new(client, id, box)
+  return setmetatable({
+    client = client,
+    id = id,
+    path = "/v2/box/" .. url.segment(id, "the id of a box"),
+    box = box,
+    closed = false,
+    streams = setmetatable({}, { __mode = "k" }),
+  }, Link)
+end
+
+function Link:check_open()
+  if self.closed then
+    errors.raise("usage", ("box %s is closed"):format(self.id), { box_id = self.id })
+  end
+end
+
+--- Makes a client's spec, with a path below the box, one for this box.
+function Link:spec(spec)
+  self:check_open()
+  spec.path = self.path .. spec.path
+  spec.box_id = self.id
+  return spec
+end
+
+function Link:request(spec)
+  return self.client:request(self:spec(spec))
+end
+
+function Link:perform(spec)
+  self.client:send(self:spec(spec))
+end
+
+function Link:send(spec)
+  return self.client:send(self:spec(spec))
+end
+
+--- Raises for an answer that lacks what has to be in it.
+function Link:nonsense(spec, status)
+  self.client:nonsense(spec, status)
+end
+
+--- The `folder` of a request: of `path` relative to the box's directory, or of that directory.
+---@param path string|nil
+---@return string|nil
+function Link:folder(path)
+  local cwd = self.box.cwd
+  return workdir.folder(path and workdir.normalise(cwd, path) or cwd)
+end
+
+--- Lets go of the box: every later call raises, open streams are closed.
+function Link:close()
+  if self.closed then
+    return
+  end
+  self.closed = true
+  for stream in pairs(self.streams) do
+    stream:close()
+  end
+end
+
+return M

@@ -1,0 +1,175 @@
+-- A Box API server that misbehaves on purpose. Run by the lbox program:
+--
+--     build/lbox spec/support/fault_server.lua ROUTES_FILE
+--
+-- prints its port and serves until it is killed. The file returns a table of handlers by "METHOD
+-- /path"; each is called as handler(reply, request) and does what it likes with the connection.
+-- What has no handler is answered as a healthy server would: GET /v2/box/{id} with a box that has
+-- an agent, anything else with 404. GET /_log lists every request so far.
+local async = require "lbox.async"
+local json = require "lbox.json"
+local posix = require "lbox.server.posix"
+
+local routes = dofile(arg[1])
+
+local log = json.array {}
+local counts = {}
+local connections = 0
+
+-- ---------------------------------------------------------------------------- one connection
+
+local Reply = {}
+Reply.__index = Reply
+
+--- Writes bytes as they are; false when the client is gone.
+function Reply:raw(bytes)
+  local sent = 0
+  while sent < #bytes and not self.broken do
+    local n, _, errno = posix.write(self.fd, sent == 0 and bytes or bytes:sub(sent + 1))
+    if n then
+      sent = sent + n
+    elseif errno == "EAGAIN" then
+      self.ready:wait("w")
+    else
+      self.broken = true
+    end
+  end
+  return not self.broken
+end
+
+local function head(status, headers)
+  local lines = { ("HTTP/1.1 %d Status"):format(status) }
+  for name, value in pairs(headers or {}) do
+    lines[#lines + 1] = name .. ": " .. value
+  end
+  return table.concat(lines, "\r\n") .. "\r\n"
+end
+
+--- A whole answer.
+function Reply:text(status, body, headers)
+  return self:raw(head(status, headers) .. ("Content-Length: %d\r\n\r\n%s"):format(#body, body))
+end
+
+function Reply:json(status, value, headers)
+  return self:text(status, json.encode(value), headers)
+end
+
+--- The beginning of an answer that comes in pieces.
+function Reply:begin(status, headers)
+  return self:raw(head(status or 200, headers) .. "Transfer-Encoding: chunked\r\n\r\n")
+end
+
+function Reply:chunk(bytes)
+  return self:raw(("%x\r\n%s\r\n"):format(#bytes, bytes))
+end
+
+--- One event of an agent run; `data` is a table or text as it is.
+function Reply:event(name, data)
+  data = type(data) == "string" and data or json.encode(data)
+  return self:chunk(("event: %s\ndata: %s\n\n"):format(name, data))
+end
+
+--- The clean end of a piecewise answer.
+function Reply:finish()
+  return self:raw("0\r\n\r\n")
+end
+
+--- Closes the connection now.
+function Reply:cut()
+  self.broken = true
+end
+
+function Reply.sleep(_, ms)
+  async.sleep(ms)
+end
+
+--- Says nothing more until the client is gone.
+function Reply:hold()
+  while not self.broken do
+    self.ready:wait("r")
+    local bytes, _, errno = posix.read(self.fd, 4096)
+    if bytes == "" or (not bytes and errno ~= "EAGAIN") then
+      self.broken = true
+    end
+  end
+end
+
+-- ---------------------------------------------------------------------------------- serving
+
+local function parse(text, body, connection)
+  local method, target = text:match("^(%S+) (%S+)")
+  local path, query = target:match("^([^?]*)%??(.*)$")
+  local headers = {}
+  for name, value in text:gmatch("\r\n([^:\r\n]+):%s*([^\r\n]*)") do
+    headers[name:lower()] = value
+  end
+  local name = method .. " " .. path
+  counts[name] = (counts[name] or 0) + 1
+  return {
+    name = name, method = method, path = path, query = query, headers = headers, body = body,
+    count = counts[name], connection = connection,
+  }
+end
+
+local function answer(reply, request)
+  if request.name == "GET /_log" then
+    reply:json(200, log)
+    return
+  end
+  log[#log + 1] = request
+  local handler = routes[request.name]
+  local id = request.method == "GET" and request.path:match("^/v2/box/([^/]+)$")
+  if handler then
+    handler(reply, request)
+  elseif id then
+    reply:json(200, { id = id, status = "idle", agent = "custom", model = "none", created_at = 1 })
+  else
+    reply:json(404, { error = "no route " .. request.name })
+  end
+end
+
+local function serve(fd)
+  connections = connections + 1
+  local connection = connections
+  local reply = setmetatable({ fd = fd, ready = async.fd(fd) }, Reply)
+  local input = ""
+  while not reply.broken do
+    local text, rest = input:match("^(.-\r\n\r\n)(.*)$")
+    local length = text and tonumber(text:match("\r\n[Cc]ontent%-[Ll]ength:%s*(%d+)")) or 0
+    if text and #rest >= length then
+      input = rest:sub(length + 1)
+      answer(reply, parse(text, rest:sub(1, length), connection))
+    elseif input:byte(1) == 22 then -- a TLS handshake: not understood here
+      reply:raw("HTTP/1.1 400 Bad Request\r\n\r\n")
+      reply:cut()
+    else
+      local bytes, _, errno = posix.read(fd, 65536)
+      if bytes and bytes ~= "" then
+        input = input .. bytes
+      elseif errno == "EAGAIN" then
+        reply.ready:wait("r")
+      else
+        break
+      end
+    end
+  end
+  reply.ready:close()
+  posix.close(fd)
+end
+
+async.run(function()
+  local listener, port = assert(posix.listen { host = "127.0.0.1", port = 0 })
+  posix.set_nonblock(listener)
+  io.stdout:write(("%d\n"):format(port))
+  io.stdout:flush()
+  local ready = async.fd(listener)
+  while true do
+    local fd = posix.accept(listener)
+    if fd then
+      posix.set_nonblock(fd)
+      async.spawn(serve, fd)
+    else
+      ready:wait("r")
+    end
+  end
+end)
