@@ -1,154 +1,223 @@
-/* lbox.server.httpd as Lua sees it: a server hands out requests, a request is answered once. */
+/*
+** lbox.server.httpd: a server hands out requests, a request is answered once.
+*lua/lbox/server/listener.lua
+** makes tasks of them.
+*/
+#include <arpa/inet.h>
+#include <math.h>
+#include <stdio.h>
 #include <string.h>
-#include <sys/socket.h>
 
 #include "httpd.h"
 #include "lua/binding.h"
 #include "modules.h"
 
-#define SERVER_TYPE "lbox.httpd"
-#define CONN_TYPE   "lbox.httpd.request"
+#define SERVER_TYPE  "lbox.httpd"
+#define REQUEST_TYPE "lbox.httpd.request"
 
-struct conn_object {
-  struct conn *conn; /* a reference; NULL once dropped */
+struct server_object {
+  struct httpd *server; /* a reference; NULL once collected */
+};
+
+struct request_object {
+  struct httpd_request *request; /* held; NULL once closed */
 };
 
 static struct httpd *check_server(lua_State *L)
 {
-  struct httpd *h = luaL_checkudata(L, 1, SERVER_TYPE);
-  if (!h->engine)
-    luaL_error(L, "the HTTP server is stopped");
-  return h;
+  const struct server_object *object = lbox__self(L, SERVER_TYPE);
+  if (!object->server)
+    luaL_error(L, "lbox.server.httpd: the server is closed");
+  return object->server;
 }
 
-static struct conn *check_conn(lua_State *L)
+static struct httpd_request *check_request(lua_State *L)
 {
-  const struct conn_object *object = luaL_checkudata(L, 1, CONN_TYPE);
-  if (!object->conn)
-    luaL_error(L, "the request is closed");
-  return object->conn;
+  const struct request_object *object = lbox__self(L, REQUEST_TYPE);
+  if (!object->request)
+    luaL_error(L, "lbox.server.httpd: the request is closed");
+  return object->request;
 }
 
-/* new(engine, { fd = listening socket, max_body = bytes }) */
+/* --- the server ---------------------------------------------------------------------------------
+ */
+
+/* A whole number from the options at index 2. */
+static int64_t check_option(lua_State *L, const char *name, int64_t fallback, int64_t max)
+{
+  lua_getfield(L, 2, name);
+  lua_Number value = luaL_optnumber(L, -1, (lua_Number)fallback);
+  lua_pop(L, 1);
+  if (!(value >= 0 && value <= (lua_Number)max) || floor(value) != value)
+    luaL_error(L, "lbox.server.httpd: bad %s", name);
+  return (int64_t)value;
+}
+
+/* new(engine, { fd = listening socket, max_body, max_buffered = bytes, connection_limit,
+   waiting_limit, idle_timeout, write_timeout = ms }) -> server */
 static int l_new(lua_State *L)
 {
+  enum { MAX_MS = 1000000000 };
   struct lbox_engine *e = lbox_lua_engine(L, 1);
   luaL_checktype(L, 2, LUA_TTABLE);
-  lua_getfield(L, 2, "fd");
-  int fd = (int)luaL_checkinteger(L, -1);
-  lua_getfield(L, 2, "max_body");
-  lua_Integer max_body = luaL_checkinteger(L, -1);
-  luaL_argcheck(L, max_body > 0, 2, "max_body must be positive");
+  struct httpd_limits limits;
+  int64_t fd = check_option(L, "fd", -1, INT32_MAX);
+  int64_t max_body = check_option(L, "max_body", 64 * 1024 * 1024, INT64_C(1) << 40);
+  limits.max_body = (size_t)max_body;
+  limits.max_buffered = (size_t)check_option(L, "max_buffered", 4 * max_body, INT64_C(1) << 42);
+  limits.connections = (unsigned)check_option(L, "connection_limit", 512, 100000);
+  limits.waiting = (unsigned)check_option(L, "waiting_limit", 256, 100000);
+  limits.idle_us = 1000 * check_option(L, "idle_timeout", 75000, MAX_MS);
+  limits.write_us = 1000 * check_option(L, "write_timeout", 30000, MAX_MS);
   struct lbox_err err;
-  struct httpd *h = lbox__new_object(L, SERVER_TYPE, sizeof *h);
-  if (!lbox__httpd_start(h, e, fd, (size_t)max_body, &err)) {
-    lbox__httpd_stop(h);
-    return luaL_error(L, "%s", err.text);
-  }
+  struct server_object *object = lbox__new_object(L, SERVER_TYPE, sizeof *object);
+  object->server = lbox__httpd_new(e, (int)fd, &limits, &err);
+  if (!object->server)
+    return luaL_error(L, "lbox.server.httpd: %s", err.text);
   return 1;
 }
 
+/* server:id() -> the id that comes up when there are requests to accept */
 static int l_id(lua_State *L)
 {
   lua_pushinteger(L, (lua_Integer)check_server(L)->ready.id);
   return 1;
 }
 
-/* server:accept() -> the next request whose body is complete, or nil */
+/* server:accept() -> the next request whose body is complete, or nil. Also lets the server work: it
+   is to be called until nil whenever the id comes up. */
 static int l_accept(lua_State *L)
 {
   struct httpd *h = check_server(L);
+  if (h->dirty)
+    lbox__httpd_run(h);
   if (!h->waiting) {
     lua_pushnil(L);
     return 1;
   }
-  struct conn_object *object = lbox__new_object(L, CONN_TYPE, sizeof *object);
-  /* The server's object lives as long as any of its requests. */
-  lua_pushvalue(L, 1);
-  lua_setiuservalue(L, -2, 1);
-  object->conn = lbox__httpd_accept(h);
+  struct request_object *object = lbox__new_object(L, REQUEST_TYPE, sizeof *object);
+  object->request = lbox__httpd_accept(h);
   return 1;
 }
 
+/* server:connections() -> open connections, requests whose answer is not wholly sent */
 static int l_connections(lua_State *L)
 {
-  lua_pushinteger(L, check_server(L)->connections);
-  return 1;
+  const struct httpd *h = check_server(L);
+  lua_pushinteger(L, h->connections);
+  lua_pushinteger(L, h->open_requests);
+  return 2;
 }
 
+/* server:quiesce(): takes no more connections */
+static int l_quiesce(lua_State *L)
+{
+  lbox__httpd_quiesce(check_server(L));
+  return 0;
+}
+
+/* server:stop(): ends every connection */
 static int l_stop(lua_State *L)
 {
-  lbox__httpd_stop(luaL_checkudata(L, 1, SERVER_TYPE));
+  lbox__httpd_stop(check_server(L));
+  return 0;
+}
+
+static int l_server_gc(lua_State *L)
+{
+  struct server_object *object = luaL_checkudata(L, 1, SERVER_TYPE);
+  struct httpd *h = object->server;
+  object->server = NULL;
+  if (h) {
+    lbox__httpd_stop(h);
+    lbox__httpd_unref(h);
+  }
   return 0;
 }
 
 /* --- requests ----------------------------------------------------------------------------------
  */
 
-static int l_conn_id(lua_State *L)
+/* request:id() -> the id that comes up when there is room to write, or the client is gone */
+static int l_request_id(lua_State *L)
 {
-  lua_pushinteger(L, (lua_Integer)check_conn(L)->ready.id);
+  lua_pushinteger(L, (lua_Integer)check_request(L)->ready.id);
   return 1;
 }
 
 static int l_method(lua_State *L)
 {
-  lua_pushstring(L, check_conn(L)->method);
+  const struct httpd_request *r = check_request(L);
+  lua_pushstring(L, r->head.base + r->head.start + r->method_at);
   return 1;
 }
 
-/* request:path() -> path and query as they were sent */
+static const char *target(const struct httpd_request *r, size_t *path_len)
+{
+  const char *text = r->head.base + r->head.start;
+  *path_len = strcspn(text, "?");
+  return text;
+}
+
+/* request:path() -> the request target up to its '?', as it was sent */
 static int l_path(lua_State *L)
 {
-  const char *uri = check_conn(L)->uri;
-  size_t n = strcspn(uri, "?");
-  lua_pushlstring(L, uri, n);
-  lua_pushstring(L, uri[n] ? uri + n + 1 : "");
-  return 2;
+  size_t n;
+  const char *text = target(check_request(L), &n);
+  lua_pushlstring(L, text, n);
+  return 1;
 }
 
+/* request:query() -> what follows the '?', as it was sent; "" for nothing */
+static int l_query(lua_State *L)
+{
+  size_t n;
+  const char *text = target(check_request(L), &n);
+  lua_pushstring(L, text[n] ? text + n + 1 : "");
+  return 1;
+}
+
+/* request:header(name) -> its (first) value, or nil */
 static int l_header(lua_State *L)
 {
-  const struct conn *c = check_conn(L);
-  const char *name = luaL_checkstring(L, 2);
-  lua_pushstring(L, c->mhd ? MHD_lookup_connection_value(c->mhd, MHD_HEADER_KIND, name) : NULL);
+  lua_pushstring(L, lbox__request_header(check_request(L), luaL_checkstring(L, 2)));
   return 1;
 }
 
+/* request:body() -> the body. To be asked for once: the second time it is empty. */
 static int l_body(lua_State *L)
 {
-  struct lbox_buf *body = &check_conn(L)->body;
-  if (lbox_buf_len(body))
-    lua_pushlstring(L, lbox_buf_data(body), lbox_buf_len(body));
-  else
-    lua_pushliteral(L, "");
+  struct httpd_request *r = check_request(L);
+  size_t n = lbox_buf_len(&r->body);
+  lua_pushlstring(L, n ? lbox_buf_data(&r->body) : "", n);
+  lbox__request_free_body(r);
   return 1;
 }
 
-/* request:peer() -> "unix", uid | "tcp" | nil when it is gone */
+/* request:peer() -> "unix", uid | "tcp", "address:port" | nil when it is not known */
 static int l_peer(lua_State *L)
 {
-  const struct conn *c = check_conn(L);
-  const union MHD_ConnectionInfo *info =
-      c->mhd ? MHD_get_connection_info(c->mhd, MHD_CONNECTION_INFO_CONNECTION_FD) : NULL;
-  struct ucred peer;
-  struct sockaddr_storage address;
-  socklen_t len = sizeof address, peer_len = sizeof peer;
-  if (!info || getsockname(info->connect_fd, (struct sockaddr *)&address, &len) != 0) {
-    lua_pushnil(L);
-    return 1;
-  }
-  if (address.ss_family != AF_UNIX) {
+  const struct httpd_address *a = &check_request(L)->address;
+  char text[INET6_ADDRSTRLEN];
+  switch (a->family) {
+  case AF_UNIX:
+    lua_pushliteral(L, "unix");
+    lua_pushinteger(L, (lua_Integer)a->uid);
+    return 2;
+  case AF_INET:
     lua_pushliteral(L, "tcp");
-    return 1;
-  }
-  if (getsockopt(info->connect_fd, SOL_SOCKET, SO_PEERCRED, &peer, &peer_len) != 0) {
+    inet_ntop(AF_INET, &a->net.in.sin_addr, text, sizeof text);
+    lua_pushfstring(L, "%s:%d", text, (int)ntohs(a->net.in.sin_port));
+    return 2;
+  case AF_INET6:
+    lua_pushliteral(L, "tcp");
+    inet_ntop(AF_INET6, &a->net.in6.sin6_addr, text, sizeof text);
+    lua_pushfstring(L, "[%s]:%d", text, (int)ntohs(a->net.in6.sin6_port));
+    return 2;
+  default:
     lua_pushnil(L);
     return 1;
   }
-  lua_pushliteral(L, "unix");
-  lua_pushinteger(L, (lua_Integer)peer.uid);
-  return 2;
 }
 
 static unsigned check_status(lua_State *L)
@@ -158,113 +227,132 @@ static unsigned check_status(lua_State *L)
   return (unsigned)status;
 }
 
-static void add_headers(lua_State *L, int index, struct MHD_Response *response)
+/* Adds the headers of the table at index 3. False, with the culprit's name pushed: one is no
+ * header. */
+static bool add_headers(lua_State *L, struct MHD_Response *response)
 {
-  luaL_checktype(L, index, LUA_TTABLE);
-  for (lua_pushnil(L); lua_next(L, index); lua_pop(L, 1)) {
-    if (lua_type(L, -2) == LUA_TSTRING && lua_type(L, -1) == LUA_TSTRING)
-      MHD_add_response_header(response, lua_tostring(L, -2), lua_tostring(L, -1));
+  for (lua_pushnil(L); lua_next(L, 3); lua_pop(L, 1)) {
+    /* Converting a number in place would confuse lua_next. */
+    bool good =
+        lua_type(L, -2) == LUA_TSTRING && lua_type(L, -1) == LUA_TSTRING &&
+        strlen(lua_tostring(L, -1)) == lua_rawlen(L, -1) &&
+        MHD_add_response_header(response, lua_tostring(L, -2), lua_tostring(L, -1)) == MHD_YES;
+    if (!good) {
+      lua_pushvalue(L, -2);
+      return false;
+    }
   }
+  return true;
+}
+
+static int answer(lua_State *L, struct httpd_request *r, const char *bytes, size_t n)
+{
+  unsigned status = check_status(L);
+  luaL_checktype(L, 3, LUA_TTABLE);
+  if (r->answered)
+    return luaL_error(L, "lbox.server.httpd: the request is already answered");
+  struct MHD_Response *response = lbox__request_response(r, bytes, n);
+  if (!response)
+    return luaL_error(L, "lbox.server.httpd: not enough memory");
+  if (!add_headers(L, response)) {
+    MHD_destroy_response(response);
+    lbox__request_unanswer(r);
+    return luaL_error(L, "lbox.server.httpd: bad header %s", luaL_tolstring(L, -1, NULL));
+  }
+  lbox__request_answer(r, status, response);
+  return 0;
 }
 
 /* request:respond(status, headers, body): the whole answer */
 static int l_respond(lua_State *L)
 {
-  struct conn *c = check_conn(L);
-  unsigned status = check_status(L);
-  size_t len;
-  const char *body = luaL_checklstring(L, 4, &len);
-  luaL_checktype(L, 3, LUA_TTABLE);
-  struct MHD_Response *response =
-      MHD_create_response_from_buffer(len, (void *)(uintptr_t)body, MHD_RESPMEM_MUST_COPY);
-  if (!response)
-    return luaL_error(L, "not enough memory");
-  add_headers(L, 3, response);
-  lbox__conn_respond(c, status, response);
-  return 0;
+  size_t n;
+  const char *body = luaL_checklstring(L, 4, &n);
+  return answer(L, check_request(L), body, n);
 }
 
 /* request:begin(status, headers): an answer that is written piece by piece */
 static int l_begin(lua_State *L)
 {
-  struct conn *c = check_conn(L);
-  unsigned status = check_status(L);
-  luaL_checktype(L, 3, LUA_TTABLE);
-  struct MHD_Response *response = lbox__conn_stream(c);
-  if (!response)
-    return luaL_error(L, "not enough memory");
-  c->streamed = true;
-  add_headers(L, 3, response);
-  lbox__conn_respond(c, status, response);
-  return 0;
+  return answer(L, check_request(L), NULL, 0);
+}
+
+static struct httpd_request *check_stream(lua_State *L)
+{
+  struct httpd_request *r = check_request(L);
+  if (!r->streamed || r->finished || r->aborted)
+    luaL_error(L, "lbox.server.httpd: there is no open stream");
+  return r;
 }
 
 /* request:write(bytes) -> number of bytes not sent yet */
 static int l_write(lua_State *L)
 {
-  struct conn *c = check_conn(L);
-  size_t len;
-  const char *bytes = luaL_checklstring(L, 2, &len);
-  if (!lbox__conn_write(c, bytes, len))
-    return luaL_error(L, "not enough memory");
-  c->wants_room = lbox_buf_len(&c->out) >= LBOX_HTTPD_LOW_WATER;
-  lua_pushinteger(L, (lua_Integer)lbox_buf_len(&c->out));
+  struct httpd_request *r = check_stream(L);
+  size_t n;
+  const char *bytes = luaL_checklstring(L, 2, &n);
+  if (!lbox__request_write(r, bytes, n))
+    return luaL_error(L, "lbox.server.httpd: too much unsent");
+  lua_pushinteger(L, (lua_Integer)lbox_buf_len(&r->out));
   return 1;
 }
 
-static int l_finish(lua_State *L)
-{
-  lbox__conn_end(check_conn(L), true);
-  return 0;
-}
-
-static int l_abort(lua_State *L)
-{
-  lbox__conn_end(check_conn(L), false);
-  return 0;
-}
-
-/* request:gone() -> whether the client went away before the end of the answer */
-static int l_gone(lua_State *L)
-{
-  lua_pushboolean(L, check_conn(L)->gone);
-  return 1;
-}
-
+/* request:unsent() -> number of bytes not sent yet */
 static int l_unsent(lua_State *L)
 {
-  lua_pushinteger(L, (lua_Integer)lbox_buf_len(&check_conn(L)->out));
+  lua_pushinteger(L, (lua_Integer)lbox_buf_len(&check_request(L)->out));
   return 1;
 }
 
-static int l_conn_close(lua_State *L)
+/* request:finish(): the stream is complete */
+static int l_finish(lua_State *L)
 {
-  struct conn_object *object = luaL_checkudata(L, 1, CONN_TYPE);
-  struct conn *c = object->conn;
-  object->conn = NULL;
-  if (c)
-    lbox__conn_drop(c);
+  lbox__request_end(check_stream(L), true);
+  return 0;
+}
+
+/* request:abort(): cuts the connection, so that the client sees that something is missing */
+static int l_abort(lua_State *L)
+{
+  lbox__request_end(check_request(L), false);
+  return 0;
+}
+
+/* request:gone() -> whether the client hung up before the end of the answer */
+static int l_gone(lua_State *L)
+{
+  lua_pushboolean(L, check_request(L)->gone);
+  return 1;
+}
+
+/* request:close(): lets go of it; without an answer so far the client gets a 500 */
+static int l_request_close(lua_State *L)
+{
+  struct request_object *object = luaL_checkudata(L, 1, REQUEST_TYPE);
+  struct httpd_request *r = object->request;
+  object->request = NULL;
+  if (r)
+    lbox__request_drop(r);
   return 0;
 }
 
 int luaopen_lbox_server_httpd(lua_State *L)
 {
-  static const luaL_Reg server_methods[] = {{"id", l_id},
-                                            {"accept", l_accept},
-                                            {"connections", l_connections},
-                                            {"stop", l_stop},
-                                            {NULL, NULL}};
-  static const luaL_Reg server_meta[] = {{"__gc", l_stop}, {NULL, NULL}};
-  static const luaL_Reg conn_methods[] = {
-      {"id", l_conn_id},      {"method", l_method},    {"path", l_path},
-      {"header", l_header},   {"body", l_body},        {"peer", l_peer},
-      {"respond", l_respond}, {"begin", l_begin},      {"write", l_write},
-      {"finish", l_finish},   {"abort", l_abort},      {"gone", l_gone},
-      {"unsent", l_unsent},   {"close", l_conn_close}, {NULL, NULL}};
-  static const luaL_Reg conn_meta[] = {{"__gc", l_conn_close}, {NULL, NULL}};
+  static const luaL_Reg server_methods[] = {
+      {"id", l_id},           {"accept", l_accept}, {"connections", l_connections},
+      {"quiesce", l_quiesce}, {"stop", l_stop},     {NULL, NULL}};
+  static const luaL_Reg server_meta[] = {{"__gc", l_server_gc}, {NULL, NULL}};
+  static const luaL_Reg request_methods[] = {
+      {"id", l_request_id}, {"method", l_method},   {"path", l_path},
+      {"query", l_query},   {"header", l_header},   {"body", l_body},
+      {"peer", l_peer},     {"respond", l_respond}, {"begin", l_begin},
+      {"write", l_write},   {"unsent", l_unsent},   {"finish", l_finish},
+      {"abort", l_abort},   {"gone", l_gone},       {"close", l_request_close},
+      {NULL, NULL}};
+  static const luaL_Reg request_meta[] = {{"__gc", l_request_close}, {NULL, NULL}};
   static const luaL_Reg functions[] = {{"new", l_new}, {NULL, NULL}};
   lbox__new_type(L, SERVER_TYPE, server_methods, server_meta);
-  lbox__new_type(L, CONN_TYPE, conn_methods, conn_meta);
+  lbox__new_type(L, REQUEST_TYPE, request_methods, request_meta);
   luaL_newlib(L, functions);
   return 1;
 }

@@ -3,30 +3,27 @@
 *one
 ** or two system calls. What can fail in use gives nil, message, errno name; a wrong argument
 *raises.
-** Every descriptor made here is close-on-exec. Processes are in posix_process.c.
+** Every descriptor made here is close-on-exec. Sockets are in
+** posix_socket.c, processes in posix_process.c, the roots of boxes in posix_root.c.
 */
 #include "posix.h"
 
-#include <arpa/inet.h>
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
-#include <netinet/in.h>
-#include <netinet/tcp.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/file.h>
+#include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/signalfd.h>
-#include <sys/socket.h>
 #include <sys/stat.h>
-#include <sys/un.h>
 #include <unistd.h>
 
 #include "modules.h"
 
-enum { MAX_READ = 16 * 1024 * 1024, MAX_PASSED_FDS = 8 };
+enum { MAX_READ = 16 * 1024 * 1024 };
 
 int lbox__fail(lua_State *L)
 {
@@ -37,7 +34,7 @@ int lbox__fail(lua_State *L)
   return 3;
 }
 
-static int done(lua_State *L, int result)
+int lbox__done(lua_State *L, int result)
 {
   if (result != 0)
     return lbox__fail(L);
@@ -52,7 +49,7 @@ int lbox__check_fd(lua_State *L, int index)
   return (int)fd;
 }
 
-static int push_fd(lua_State *L, int fd)
+int lbox__push_fd(lua_State *L, int fd)
 {
   if (fd < 0)
     return lbox__fail(L);
@@ -91,7 +88,7 @@ static int l_read(lua_State *L)
   return 1;
 }
 
-/* write(fd, bytes, from = 1) -> number of bytes written */
+/* write(fd, bytes, from = 1, max = all) -> number of bytes written */
 static int l_write(lua_State *L)
 {
   int fd = lbox__check_fd(L, 1);
@@ -99,9 +96,13 @@ static int l_write(lua_State *L)
   const char *bytes = luaL_checklstring(L, 2, &len);
   lua_Integer from = luaL_optinteger(L, 3, 1);
   luaL_argcheck(L, from >= 1 && (size_t)from <= len + 1, 3, "out of the bytes");
+  size_t left = len - (size_t)from + 1;
+  lua_Integer max = luaL_optinteger(L, 4, (lua_Integer)left);
+  luaL_argcheck(L, max >= 0, 4, "must not be negative");
+  left = (size_t)max < left ? (size_t)max : left;
   ssize_t n;
   do
-    n = write(fd, bytes + from - 1, len - (size_t)from + 1);
+    n = write(fd, bytes + from - 1, left);
   while (n < 0 && errno == EINTR);
   if (n < 0)
     return lbox__fail(L);
@@ -111,14 +112,14 @@ static int l_write(lua_State *L)
 
 static int l_close(lua_State *L)
 {
-  return done(L, close(lbox__check_fd(L, 1)));
+  return lbox__done(L, close(lbox__check_fd(L, 1)));
 }
 
 static int l_set_nonblock(lua_State *L)
 {
   int fd = lbox__check_fd(L, 1);
   int flags = fcntl(fd, F_GETFL);
-  return done(L, flags < 0 ? -1 : fcntl(fd, F_SETFL, flags | O_NONBLOCK) < 0 ? -1 : 0);
+  return lbox__done(L, flags < 0 ? -1 : fcntl(fd, F_SETFL, flags | O_NONBLOCK) < 0 ? -1 : 0);
 }
 
 /* open(path, "read" | "write" | "append" | "rw" | "new", mode = 0600) -> fd */
@@ -129,7 +130,7 @@ static int l_open(lua_State *L)
                               O_RDWR, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW};
   const char *path = luaL_checkstring(L, 1);
   int how = luaL_checkoption(L, 2, "read", names);
-  return push_fd(
+  return lbox__push_fd(
       L, open(path, flags[how] | O_CLOEXEC | O_NOCTTY, (mode_t)luaL_optinteger(L, 3, 0600)));
 }
 
@@ -152,12 +153,38 @@ static int l_memfd(lua_State *L)
     at += n > 0 ? (size_t)n : 0;
   }
   lseek(fd, 0, SEEK_SET);
-  return push_fd(L, fd);
+  return lbox__push_fd(L, fd);
 }
 
 static int l_fsync(lua_State *L)
 {
-  return done(L, fsync(lbox__check_fd(L, 1)));
+  return lbox__done(L, fsync(lbox__check_fd(L, 1)));
+}
+
+/* truncate(fd): empties the file */
+static int l_truncate(lua_State *L)
+{
+  return lbox__done(L, ftruncate(lbox__check_fd(L, 1), 0));
+}
+
+/* available(fd) -> number of bytes that a pipe or socket holds now */
+static int l_available(lua_State *L)
+{
+  int n = 0;
+  if (ioctl(lbox__check_fd(L, 1), FIONREAD, &n) != 0)
+    return lbox__fail(L);
+  lua_pushinteger(L, n);
+  return 1;
+}
+
+/* strerror(number) -> message, errno name */
+static int l_strerror(lua_State *L)
+{
+  int code = (int)luaL_checkinteger(L, 1);
+  const char *name = strerrorname_np(code);
+  lua_pushstring(L, strerror(code));
+  lua_pushstring(L, name ? name : "EUNKNOWN");
+  return 2;
 }
 
 /* fstat(fd) -> { type, size, mode } */
@@ -201,7 +228,7 @@ static int l_flock(lua_State *L)
     errno = code;
     return lbox__fail(L);
   }
-  return push_fd(L, fd);
+  return lbox__push_fd(L, fd);
 }
 
 /* signals{ "TERM", … } -> fd that is readable when one came; they do nothing else from then on */
@@ -226,7 +253,7 @@ static int l_signals(lua_State *L)
   }
   if (sigprocmask(SIG_BLOCK, &set, NULL) != 0)
     return lbox__fail(L);
-  return push_fd(L, signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK));
+  return lbox__push_fd(L, signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK));
 }
 
 /* --- paths -------------------------------------------------------------------------------------
@@ -242,39 +269,39 @@ static int l_lstat(lua_State *L)
 
 static int l_mkdir(lua_State *L)
 {
-  return done(L, mkdir(luaL_checkstring(L, 1), (mode_t)luaL_optinteger(L, 2, 0700)));
+  return lbox__done(L, mkdir(luaL_checkstring(L, 1), (mode_t)luaL_optinteger(L, 2, 0700)));
 }
 
 static int l_chmod(lua_State *L)
 {
-  return done(L, chmod(luaL_checkstring(L, 1), (mode_t)luaL_checkinteger(L, 2)));
+  return lbox__done(L, chmod(luaL_checkstring(L, 1), (mode_t)luaL_checkinteger(L, 2)));
 }
 
 /* lchown(path, uid, gid): never follows a link */
 static int l_lchown(lua_State *L)
 {
-  return done(L, lchown(luaL_checkstring(L, 1), (uid_t)luaL_checkinteger(L, 2),
-                        (gid_t)luaL_checkinteger(L, 3)));
+  return lbox__done(L, lchown(luaL_checkstring(L, 1), (uid_t)luaL_checkinteger(L, 2),
+                              (gid_t)luaL_checkinteger(L, 3)));
 }
 
 static int l_rename(lua_State *L)
 {
-  return done(L, rename(luaL_checkstring(L, 1), luaL_checkstring(L, 2)));
+  return lbox__done(L, rename(luaL_checkstring(L, 1), luaL_checkstring(L, 2)));
 }
 
 static int l_unlink(lua_State *L)
 {
-  return done(L, unlink(luaL_checkstring(L, 1)));
+  return lbox__done(L, unlink(luaL_checkstring(L, 1)));
 }
 
 static int l_rmdir(lua_State *L)
 {
-  return done(L, rmdir(luaL_checkstring(L, 1)));
+  return lbox__done(L, rmdir(luaL_checkstring(L, 1)));
 }
 
 static int l_symlink(lua_State *L)
 {
-  return done(L, symlink(luaL_checkstring(L, 1), luaL_checkstring(L, 2)));
+  return lbox__done(L, symlink(luaL_checkstring(L, 1), luaL_checkstring(L, 2)));
 }
 
 static int push_link(lua_State *L, const char *path)
@@ -334,192 +361,13 @@ static int l_getpid(lua_State *L)
   return 1;
 }
 
-/* --- sockets -----------------------------------------------------------------------------------
- */
-
-/* socketpair() -> two connected descriptors that keep messages apart (SOCK_SEQPACKET) */
-static int l_socketpair(lua_State *L)
-{
-  int fds[2];
-  if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, fds) != 0)
-    return lbox__fail(L);
-  lua_pushinteger(L, fds[0]);
-  lua_pushinteger(L, fds[1]);
-  return 2;
-}
-
-/* send(fd, bytes, { fds… }) -> true: one message, with descriptors passed */
-static int l_send(lua_State *L)
-{
-  int fd = lbox__check_fd(L, 1);
-  size_t len;
-  const char *bytes = luaL_checklstring(L, 2, &len);
-  union {
-    struct cmsghdr head;
-    char space[CMSG_SPACE(sizeof(int) * MAX_PASSED_FDS)];
-  } control = {0};
-  struct iovec iov = {(void *)(uintptr_t)bytes, len};
-  struct msghdr message = {.msg_iov = &iov, .msg_iovlen = 1};
-  int fds[MAX_PASSED_FDS];
-  size_t n = 0;
-  if (!lua_isnoneornil(L, 3)) {
-    luaL_checktype(L, 3, LUA_TTABLE);
-    n = lua_rawlen(L, 3);
-    luaL_argcheck(L, n <= MAX_PASSED_FDS, 3, "too many descriptors");
-    for (size_t i = 0; i < n; i++) {
-      lua_rawgeti(L, 3, (lua_Integer)i + 1);
-      fds[i] = lbox__check_fd(L, -1);
-      lua_pop(L, 1);
-    }
-  }
-  if (n > 0) {
-    message.msg_control = control.space;
-    message.msg_controllen = CMSG_SPACE(sizeof(int) * n);
-    struct cmsghdr *c = CMSG_FIRSTHDR(&message);
-    c->cmsg_level = SOL_SOCKET;
-    c->cmsg_type = SCM_RIGHTS;
-    c->cmsg_len = CMSG_LEN(sizeof(int) * n);
-    memcpy(CMSG_DATA(c), fds, sizeof(int) * n);
-  }
-  ssize_t sent;
-  do
-    sent = sendmsg(fd, &message, MSG_NOSIGNAL | MSG_DONTWAIT);
-  while (sent < 0 && errno == EINTR);
-  return done(L, sent < 0 ? -1 : 0);
-}
-
-/* recv(fd, max) -> bytes ("" at the end), { fds… }: one message; a cut one is an error */
-static int l_recv(lua_State *L)
-{
-  int fd = lbox__check_fd(L, 1);
-  lua_Integer max = luaL_checkinteger(L, 2);
-  luaL_argcheck(L, max > 0 && max <= MAX_READ, 2, "1 to 16777216 bytes");
-  union {
-    struct cmsghdr head;
-    char space[CMSG_SPACE(sizeof(int) * MAX_PASSED_FDS)];
-  } control;
-  luaL_Buffer b;
-  struct iovec iov = {luaL_buffinitsize(L, &b, (size_t)max), (size_t)max};
-  struct msghdr message = {.msg_iov = &iov,
-                           .msg_iovlen = 1,
-                           .msg_control = control.space,
-                           .msg_controllen = sizeof control.space};
-  ssize_t n;
-  do
-    n = recvmsg(fd, &message, MSG_CMSG_CLOEXEC | MSG_DONTWAIT);
-  while (n < 0 && errno == EINTR);
-  if (n < 0)
-    return lbox__fail(L);
-  luaL_pushresultsize(&b, (size_t)n);
-  lua_newtable(L);
-  lua_Integer count = 0;
-  for (struct cmsghdr *c = CMSG_FIRSTHDR(&message); c; c = CMSG_NXTHDR(&message, c)) {
-    if (c->cmsg_level != SOL_SOCKET || c->cmsg_type != SCM_RIGHTS)
-      continue;
-    size_t fds = (c->cmsg_len - CMSG_LEN(0)) / sizeof(int);
-    for (size_t i = 0; i < fds; i++) {
-      int passed;
-      memcpy(&passed, CMSG_DATA(c) + i * sizeof(int), sizeof passed);
-      lua_pushinteger(L, passed);
-      lua_rawseti(L, -2, ++count);
-    }
-  }
-  if (message.msg_flags & (MSG_TRUNC | MSG_CTRUNC)) {
-    for (lua_Integer i = 1; i <= count; i++) {
-      lua_rawgeti(L, -1, i);
-      close((int)lua_tointeger(L, -1));
-      lua_pop(L, 1);
-    }
-    errno = EMSGSIZE;
-    return lbox__fail(L);
-  }
-  return 2;
-}
-
-static int listen_unix(lua_State *L, const char *path)
-{
-  struct sockaddr_un address = {.sun_family = AF_UNIX};
-  luaL_argcheck(L, strlen(path) < sizeof address.sun_path, 1, "the socket's path is too long");
-  memcpy(address.sun_path, path, strlen(path));
-  int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-  if (fd >= 0 && bind(fd, (struct sockaddr *)&address, sizeof address) == 0 &&
-      listen(fd, 128) == 0) {
-    lua_pushinteger(L, fd);
-    return 1;
-  }
-  int code = errno;
-  if (fd >= 0)
-    close(fd);
-  errno = code;
-  return lbox__fail(L);
-}
-
-/* listen{ unix = path } or { host = numeric IPv4 or IPv6, port = n } -> fd, port */
-static int l_listen(lua_State *L)
-{
-  luaL_checktype(L, 1, LUA_TTABLE);
-  if (lua_getfield(L, 1, "unix") != LUA_TNIL)
-    return listen_unix(L, luaL_checkstring(L, -1));
-  lua_getfield(L, 1, "host");
-  const char *host = luaL_checkstring(L, -1);
-  lua_getfield(L, 1, "port");
-  lua_Integer port = luaL_checkinteger(L, -1);
-  luaL_argcheck(L, port >= 0 && port <= 65535, 1, "port must be 0 to 65535");
-  union {
-    struct sockaddr any;
-    struct sockaddr_in v4;
-    struct sockaddr_in6 v6;
-  } address = {0};
-  socklen_t len = sizeof address.v4;
-  if (inet_pton(AF_INET, host, &address.v4.sin_addr) == 1) {
-    address.v4.sin_family = AF_INET;
-    address.v4.sin_port = htons((uint16_t)port);
-  } else if (inet_pton(AF_INET6, host, &address.v6.sin6_addr) == 1) {
-    address.v6.sin6_family = AF_INET6;
-    address.v6.sin6_port = htons((uint16_t)port);
-    len = sizeof address.v6;
-  } else {
-    errno = EADDRNOTAVAIL;
-    return lbox__fail(L);
-  }
-  int fd = socket(address.any.sa_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-  int one = 1;
-  if (fd < 0)
-    return lbox__fail(L);
-  setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof one);
-  if (bind(fd, &address.any, len) != 0 || listen(fd, 128) != 0 ||
-      getsockname(fd, &address.any, &len) != 0) {
-    int code = errno;
-    close(fd);
-    errno = code;
-    return lbox__fail(L);
-  }
-  lua_pushinteger(L, fd);
-  lua_pushinteger(
-      L, ntohs(address.any.sa_family == AF_INET ? address.v4.sin_port : address.v6.sin6_port));
-  return 2;
-}
-
-/* accept(fd) -> fd, non-blocking */
-static int l_accept(lua_State *L)
-{
-  int fd = accept4(lbox__check_fd(L, 1), NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
-  int one = 1;
-  if (fd >= 0)
-    setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
-  return push_fd(L, fd);
-}
-
-/* reset(fd): closes a TCP connection so that the peer sees a reset */
-static int l_reset(lua_State *L)
-{
-  int fd = lbox__check_fd(L, 1);
-  struct linger now = {1, 0};
-  setsockopt(fd, SOL_SOCKET, SO_LINGER, &now, sizeof now);
-  return done(L, close(fd));
-}
-
-static const luaL_Reg functions[] = {{"accept", l_accept},
+static const luaL_Reg functions[] = {{"available", l_available},
+                                     {"mount_points", lbox__l_mount_points},
+                                     {"pidfd_kill", lbox__l_pidfd_kill},
+                                     {"pidfd_open", lbox__l_pidfd_open},
+                                     {"strerror", l_strerror},
+                                     {"truncate", l_truncate},
+                                     {"accept", lbox__l_accept},
                                      {"chmod", l_chmod},
                                      {"close", l_close},
                                      {"exe_path", l_exe_path},
@@ -530,7 +378,7 @@ static const luaL_Reg functions[] = {{"accept", l_accept},
                                      {"getuid", l_getuid},
                                      {"lchown", l_lchown},
                                      {"listdir", l_listdir},
-                                     {"listen", l_listen},
+                                     {"listen", lbox__l_listen},
                                      {"lstat", l_lstat},
                                      {"memfd", l_memfd},
                                      {"mkdir", l_mkdir},
@@ -538,14 +386,14 @@ static const luaL_Reg functions[] = {{"accept", l_accept},
                                      {"pipe", l_pipe},
                                      {"read", l_read},
                                      {"readlink", l_readlink},
-                                     {"recv", l_recv},
+                                     {"recv", lbox__l_recv},
                                      {"rename", l_rename},
-                                     {"reset", l_reset},
+                                     {"reset", lbox__l_reset},
                                      {"rmdir", l_rmdir},
-                                     {"send", l_send},
+                                     {"send", lbox__l_send},
                                      {"set_nonblock", l_set_nonblock},
                                      {"signals", l_signals},
-                                     {"socketpair", l_socketpair},
+                                     {"socketpair", lbox__l_socketpair},
                                      {"symlink", l_symlink},
                                      {"umask", l_umask},
                                      {"unlink", l_unlink},

@@ -9,7 +9,22 @@
 int lbox__fail(lua_State *L);
 int lbox__check_fd(lua_State *L, int index);
 
+/* Returns true, or what lbox__fail returns when `result` is not 0. */
+int lbox__done(lua_State *L, int result);
+int lbox__push_fd(lua_State *L, int fd);
+
+int lbox__l_accept(lua_State *L);
+int lbox__l_listen(lua_State *L);
+int lbox__l_recv(lua_State *L);
+int lbox__l_reset(lua_State *L);
+int lbox__l_send(lua_State *L);
+int lbox__l_socketpair(lua_State *L);
+
+int lbox__l_mount_points(lua_State *L);
+
 int lbox__l_kill(lua_State *L);
+int lbox__l_pidfd_kill(lua_State *L);
+int lbox__l_pidfd_open(lua_State *L);
 int lbox__l_spawn(lua_State *L);
 int lbox__l_waitid(lua_State *L);
 

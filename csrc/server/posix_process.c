@@ -24,6 +24,11 @@ struct plan {
   bool has_ids, setsid;
   uid_t uid;
   gid_t gid;
+  struct {
+    int resource;
+    rlim_t max;
+  } limits[4];
+  int limit_count;
 };
 
 /* A list of strings at field `name` as a NULL-ended vector in memory of a userdata left on the
@@ -72,6 +77,11 @@ static void become(const struct plan *p)
     return;
   if (p->setsid)
     setsid();
+  for (int i = 0; i < p->limit_count; i++) {
+    const struct rlimit limit = {p->limits[i].max, p->limits[i].max};
+    if (setrlimit(p->limits[i].resource, &limit) != 0)
+      return;
+  }
   if (p->has_ids) {
     if (syscall(SYS_setgroups, 0, NULL) != 0 ||
         syscall(SYS_setresgid, p->gid, p->gid, p->gid) != 0 ||
@@ -80,17 +90,50 @@ static void become(const struct plan *p)
   }
   if (p->cwd && chdir(p->cwd) != 0)
     return;
-  for (int s = 1; s < 65; s++) {
-    if (s != SIGKILL && s != SIGSTOP)
-      signal(s, SIG_DFL);
-  }
+  const struct sigaction standard = {.sa_handler = SIG_DFL};
+  for (int s = 1; s < 65; s++)
+    sigaction(s, &standard, NULL);
   sigprocmask(SIG_SETMASK, &none, NULL);
   execve(p->argv[0], p->argv, p->env);
 }
 
+static void take_fds(lua_State *L, struct plan *p)
+{
+  p->count = 3;
+  for (int i = 0; i < MAX_FDS; i++)
+    p->fds[i] = i < 3 ? i : -1;
+  if (lua_getfield(L, 1, "fds") != LUA_TTABLE)
+    return;
+  int table = lua_gettop(L);
+  for (lua_pushnil(L); lua_next(L, table); lua_pop(L, 1)) {
+    lua_Integer target = luaL_checkinteger(L, -2);
+    luaL_argcheck(L, target >= 0 && target < MAX_FDS, 1, "fds: targets are 0 to 15");
+    p->fds[target] = lbox__check_fd(L, -1);
+    p->count = target >= p->count ? (int)target + 1 : p->count;
+  }
+}
+
+static void take_limits(lua_State *L, struct plan *p)
+{
+  static const struct {
+    const char *name;
+    int resource;
+  } known[] = {{"core", RLIMIT_CORE}, {"nofile", RLIMIT_NOFILE}, {"nproc", RLIMIT_NPROC}};
+  if (lua_getfield(L, 1, "limits") != LUA_TTABLE)
+    return;
+  int table = lua_gettop(L);
+  for (size_t i = 0; i < sizeof known / sizeof *known; i++) {
+    if (lua_getfield(L, table, known[i].name) != LUA_TNIL) {
+      p->limits[p->limit_count].resource = known[i].resource;
+      p->limits[p->limit_count++].max = (rlim_t)luaL_checkinteger(L, -1);
+    }
+    lua_pop(L, 1);
+  }
+}
+
 /* spawn{ argv = {absolute program, …}, env = {"K=V", …}, cwd, fds = { [0] = fd, … }, uid, gid,
-   setsid }
-   -> pid, pidfd. The child has the descriptors of `fds` and no other. */
+   setsid, limits = { core, nofile, nproc } } -> pid, pidfd. The child has the descriptors of `fds`
+   and no other; 0 to 2 are ours unless `fds` has them. */
 int lbox__l_spawn(lua_State *L)
 {
   struct plan p = {0};
@@ -108,18 +151,8 @@ int lbox__l_spawn(lua_State *L)
     lua_getfield(L, 1, "gid");
     p.gid = (gid_t)luaL_checkinteger(L, -1);
   }
-  p.count = 3;
-  for (int i = 0; i < MAX_FDS; i++)
-    p.fds[i] = i < 3 ? i : -1;
-  if (lua_getfield(L, 1, "fds") == LUA_TTABLE) {
-    int table = lua_gettop(L);
-    for (lua_pushnil(L); lua_next(L, table); lua_pop(L, 1)) {
-      lua_Integer target = luaL_checkinteger(L, -2);
-      luaL_argcheck(L, target >= 0 && target < MAX_FDS, 1, "fds: targets are 0 to 15");
-      p.fds[target] = lbox__check_fd(L, -1);
-      p.count = target >= p.count ? (int)target + 1 : p.count;
-    }
-  }
+  take_fds(L, &p);
+  take_limits(L, &p);
 
   /* Signals stay away from the child until its handlers are reset: it runs on our memory. */
   sigset_t all, old;
@@ -191,4 +224,19 @@ int lbox__l_kill(lua_State *L)
     return lbox__fail(L);
   lua_pushboolean(L, 1);
   return 1;
+}
+
+/* pidfd_open(pid) -> fd that is readable once that process, which need not be a child, has ended */
+int lbox__l_pidfd_open(lua_State *L)
+{
+  lua_Integer pid = luaL_checkinteger(L, 1);
+  luaL_argcheck(L, pid > 1 && pid <= INT32_MAX, 1, "not a process id");
+  return lbox__push_fd(L, (int)syscall(SYS_pidfd_open, (pid_t)pid, 0));
+}
+
+/* pidfd_kill(fd): SIGKILL to that very process */
+int lbox__l_pidfd_kill(lua_State *L)
+{
+  int pidfd = lbox__check_fd(L, 1);
+  return lbox__done(L, (int)syscall(SYS_pidfd_send_signal, pidfd, SIGKILL, NULL, 0));
 }

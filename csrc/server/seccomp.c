@@ -5,12 +5,12 @@
 */
 #include <errno.h>
 #include <lauxlib.h>
+#include <linux/netlink.h>
 #include <lua.h>
 #include <sched.h>
 #include <seccomp.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
-#include <sys/personality.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -39,7 +39,7 @@ static const int forbidden[] = {SCMP_SYS(acct),
                                 SCMP_SYS(open_by_handle_at),
                                 SCMP_SYS(perf_event_open),
                                 SCMP_SYS(pivot_root),
-                                SCMP_SYS(process_vm_writev),
+                                SCMP_SYS(fanotify_init),
                                 SCMP_SYS(quotactl),
                                 SCMP_SYS(reboot),
                                 SCMP_SYS(request_key),
@@ -90,6 +90,10 @@ static int add_rules(scmp_filter_ctx ctx)
   if (rc == 0)
     rc = seccomp_rule_add(ctx, SCMP_ACT_ERRNO(EAFNOSUPPORT), SCMP_SYS(socket), 1,
                           SCMP_A0(SCMP_CMP_GE, AF_MAX));
+  /* Of netlink what lists addresses, and none of its many other doors into the kernel. */
+  if (rc == 0)
+    rc = seccomp_rule_add(ctx, SCMP_ACT_ERRNO(EPROTONOSUPPORT), SCMP_SYS(socket), 2,
+                          SCMP_A0(SCMP_CMP_EQ, AF_NETLINK), SCMP_A2(SCMP_CMP_NE, NETLINK_ROUTE));
   return rc;
 }
 

@@ -27,17 +27,24 @@ local function program()
   return ok and posix.exe_path() or "lbox"
 end
 
---- What the server on `socket` says of itself; nil when none answers.
-local function hello(socket)
-  local exchange = http.send { method = "GET", url = BASE_URL .. "/lbox/hello", unix_socket = socket }
-  local deadline = async.now() + HELLO_MS
-  local in_time = true
-  while in_time and not exchange.req:done() do
-    in_time = exchange:wait_change(deadline)
-  end
-  local answer = in_time and exchange.req:status() == 200 and json.decode(exchange.req:body()) or nil
+--- Asks the server on `socket`; nil when none answers.
+local function ask(socket, method, path)
+  local exchange = http.send { method = method, url = BASE_URL .. path, unix_socket = socket }
+  local ok, in_time = pcall(exchange.wait, exchange, function(req) return req:done() end,
+    async.now() + HELLO_MS)
+  local answer = ok and in_time and exchange.req:status() == 200 and json.decode(exchange.req:body())
   exchange:close()
+  if not ok then
+    error(in_time, 0)
+  end
   return type(answer) == "table" and answer or nil
+end
+
+--- What the server on `socket` says of itself; nil when none answers.
+---@param socket string
+---@return { version: string, data: string, pid: integer, busy: boolean }|nil
+function M.hello(socket)
+  return ask(socket, "GET", "/lbox/hello")
 end
 
 --- Starts a server; returns when it accepts connections.
@@ -68,16 +75,19 @@ function M.connect()
   elseif known[socket] then
     return known[socket]
   end
-  local answer = hello(socket)
+  local answer = M.hello(socket)
   if not answer then
     start(dir)
-    answer = hello(socket)
+    answer = M.hello(socket)
+  elseif answer.version ~= core.version and not answer.busy and ask(socket, "POST", "/lbox/stop") then
+    start(dir) -- of our version: it waits for the other to end
+    answer = M.hello(socket)
   end
   if not answer then
     errors.raise("local", "the local server started but does not answer on " .. socket)
   elseif answer.version ~= core.version then
-    errors.raise("local", ("the local server is version %s, this is %s: end it (pid %d) and try again"):format(
-      tostring(answer.version), core.version, answer.pid or 0))
+    errors.raise("local", ("the local server is lbox %s%s, this is %s: end it (kill %d) and try again"):format(
+      tostring(answer.version), answer.busy and " and at work" or "", core.version, answer.pid or 0))
   end
   known[socket] = { base_url = BASE_URL, socket = socket }
   return known[socket]

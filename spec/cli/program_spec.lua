@@ -74,6 +74,45 @@ describe("the lbox program", function()
     support.sh("pkill -f 'serve --data " .. dir .. "'; sleep 0.3; rm -rf " .. dir)
   end)
 
+  describe("with --local", function()
+    local dir, env
+
+    before_each(function()
+      dir = support.directory()
+      env = "LBOX_DATA=" .. dir .. " "
+    end)
+
+    after_each(function()
+      support.sh("pkill -f 'serve --data " .. dir .. "'; sleep 0.3; rm -rf " .. dir)
+    end)
+
+    it("starts one server for many scripts that want one at the same time", function()
+      local text, status = support.sh(env .. "; export LBOX_DATA; for i in 1 2 3 4 5 6; do " .. program
+        .. " --local -e 'print(#lbox.Box.list())' & done; wait")
+      assert.are.equal(0, status)
+      assert.are.equal(("0\n"):rep(6), text)
+      assert.are.equal("1\n", (support.sh("pgrep -f 'serve --data " .. dir .. " --on-demand --ready-fd 3$' | wc -l")))
+    end)
+
+    it("replaces an idle server of another version, and says so when it is at work", function()
+      local function pid()
+        return (support.sh("pgrep -f 'serve --data " .. dir .. " --on-demand --ready-fd 3$'"):match("%d+"))
+      end
+      local function list(version)
+        return support.sh(("%s %s --local -e 'require(\"lbox.core\").version = \"%s\"; "):format(env, program,
+          version) .. "print(#lbox.Box.list())'")
+      end
+      assert.are.equal("0\n", (list("0.1.0")))
+      local first = pid()
+      assert.matches("the local server is lbox 0.1.0, this is 9.9.9: end it %(kill %d+%)", (list("9.9.9")))
+      local second = pid()
+      assert.is_true(second ~= nil and second ~= first)
+      support.sh(env .. program .. " --local -e 'local b = lbox.Box.create() b.exec:command(\"sleep 60 &\")'")
+      assert.matches("lbox 0.1.0 and at work, this is 9.9.9", (list("9.9.9")))
+      assert.are.equal(second, pid())
+    end)
+  end)
+
   it("lets doctor say what works", function()
     local text, status = support.sh(program .. " doctor")
     assert.are.equal(0, status, text)
@@ -82,11 +121,13 @@ describe("the lbox program", function()
 
   it("lets doctor and create name a missing bubblewrap and the fix", function()
     local dir = support.directory()
-    local env = "LBOX_BWRAP_PATH=/nonexistent LBOX_DATA=" .. dir .. " "
+    local env = "PATH=/nonexistent LBOX_DATA=" .. dir .. " "
     local text, status = support.sh(env .. program .. " doctor")
     assert.are.equal(1, status)
-    assert.matches("bubblewrap", text)
-    assert.matches("apt%-get install bubblewrap", text)
-    support.sh("rm -rf " .. dir)
+    assert.matches("bwrap is not on PATH\n[^\n]*fix: apt%-get install bubblewrap", text)
+    text, status = support.sh(env .. program .. " --local -e 'lbox.Box.create()'")
+    assert.are.equal(1, status)
+    assert.matches("bwrap is not on PATH; fix: apt%-get install bubblewrap", text)
+    support.sh("pkill -f 'serve --data " .. dir .. "'; sleep 0.3; rm -rf " .. dir)
   end)
 end)

@@ -23,7 +23,8 @@ describe("a server killed with -9", function()
     assert.are.equal("begun", text)
     assert.is_false(ok)
     assert.is_true(err.kind == "stream" or err.kind == "network", tostring(err))
-    assert.are.equal("failed", stream.status)
+    -- Nobody could say how it ended, so it has not ended for us.
+    assert.are.equal("detached", stream.status)
     -- No sandbox outlives its server.
     lbox.sleep(300)
     assert.are.equal("", (support.sh("pgrep -f '[b]oxes/" .. box.id .. "/root' || true")))

@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -11,77 +12,137 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "server/init/protocol.h"
+
 int lbox_files_open(const char *path, int *fd)
 {
-  /* Non-blocking: a FIFO or a device must not stop us before it is seen for what it is. */
-  *fd = open(path, O_RDONLY | O_NONBLOCK | O_NOCTTY | O_CLOEXEC);
-  if (*fd < 0)
+  /* Non-blocking: a FIFO, a device or a lease must not stop us before we see what it is. */
+  int file = open(path, O_RDONLY | O_NONBLOCK | O_NOCTTY | O_CLOEXEC);
+  if (file < 0)
     return errno;
   struct stat st;
-  int code = fstat(*fd, &st) != 0   ? errno
+  int code = fstat(file, &st) != 0  ? errno
              : S_ISDIR(st.st_mode)  ? EISDIR
              : !S_ISREG(st.st_mode) ? EINVAL
                                     : 0;
-  if (code != 0) {
-    close(*fd);
-    *fd = -1;
-  }
+  if (code != 0)
+    close(file);
+  else
+    *fd = file;
   return code;
 }
 
-int lbox_files_mkdir(const char *path, int parents)
+/* --- writing -----------------------------------------------------------------------------------
+ */
+
+/* Files that are written and not yet in their place. */
+static struct pending {
+  char *name, *target; /* both in one block, owned by `name`; NULL: free */
+} pending[64];
+
+enum { PENDING_COUNT = sizeof pending / sizeof *pending };
+
+/* Where writing to `path` writes to: through a symlink to what it names, if that is there. */
+static int resolve(const char *path, char *target)
 {
-  if (!parents)
-    return mkdir(path, 0755) == 0 ? 0 : errno;
-  char copy[PATH_MAX];
-  if (strlen(path) >= sizeof copy)
-    return ENAMETOOLONG;
-  strcpy(copy, path);
-  for (char *at = copy + 1; *at; at++) {
-    if (*at != '/')
-      continue;
-    *at = 0;
-    if (mkdir(copy, 0755) != 0 && errno != EEXIST)
-      return errno;
-    *at = '/';
-  }
-  if (mkdir(copy, 0755) == 0)
-    return 0;
   struct stat st;
-  if (errno == EEXIST && stat(copy, &st) == 0 && S_ISDIR(st.st_mode))
-    return 0;
-  return errno;
+  if (lstat(path, &st) == 0 && S_ISLNK(st.st_mode)) {
+    if (realpath(path, target))
+      return 0;
+    if (errno != ENOENT)
+      return errno;
+  }
+  if (strlen(path) >= PATH_MAX)
+    return ENAMETOOLONG;
+  strcpy(target, path);
+  return 0;
 }
 
-int lbox_files_create(const char *path, int *fd, char *name, size_t name_size)
+/* The directory of `target` is made, and `mode` is what the file in its place has. */
+static int prepare(const char *target, char *dir, mode_t *mode)
 {
-  const char *slash = strrchr(path, '/');
-  if (!slash || !slash[1] || strlen(path) >= PATH_MAX)
-    return slash && !slash[1] ? EISDIR : EINVAL;
-  char dir[PATH_MAX];
-  snprintf(dir, sizeof dir, "%.*s", (int)(slash - path), path);
-  struct stat st;
+  const char *slash = strrchr(target, '/');
+  if (!slash[1])
+    return EISDIR;
+  snprintf(dir, PATH_MAX, "%.*s", (int)(slash - target), target);
   if (*dir) {
     int code = lbox_files_mkdir(dir, 1);
     if (code != 0)
       return code == EEXIST ? ENOTDIR : code;
   }
-  mode_t mode = 0644;
-  if (stat(path, &st) == 0) {
-    if (S_ISDIR(st.st_mode))
-      return EISDIR;
-    if (!S_ISREG(st.st_mode))
-      return EINVAL;
-    mode = st.st_mode & 0777;
-  }
-  if (snprintf(name, name_size, "%s/.lbox-write-XXXXXX", dir) >= (int)name_size)
-    return ENAMETOOLONG;
-  *fd = mkostemp(name, O_CLOEXEC);
-  if (*fd < 0)
-    return errno;
-  fchmod(*fd, mode);
+  struct stat st;
+  if (stat(target, &st) != 0)
+    return errno == ENOENT ? 0 : errno;
+  if (!S_ISREG(st.st_mode))
+    return S_ISDIR(st.st_mode) ? EISDIR : EINVAL;
+  *mode = st.st_mode & 0777;
   return 0;
 }
+
+int lbox_files_create(const char *path, int *fd, uint32_t *file)
+{
+  char target[PATH_MAX], dir[PATH_MAX];
+  uint32_t slot = 0;
+  while (slot < PENDING_COUNT && pending[slot].name)
+    slot++;
+  if (slot == PENDING_COUNT)
+    return EMFILE;
+  mode_t mode = 0644;
+  int code = resolve(path, target);
+  if (code == 0)
+    code = prepare(target, dir, &mode);
+  if (code != 0)
+    return code;
+  size_t name_size = strlen(dir) + sizeof "/.lbox-write-XXXXXX";
+  char *name = malloc(name_size + strlen(target) + 1);
+  if (!name)
+    return ENOMEM;
+  snprintf(name, name_size, "%s/.lbox-write-XXXXXX", dir);
+  strcpy(name + name_size, target);
+  int made = mkostemp(name, O_CLOEXEC);
+  if (made < 0) {
+    code = errno;
+    free(name);
+    return code;
+  }
+  fchmod(made, mode);
+  pending[slot] = (struct pending){name, name + name_size};
+  *fd = made;
+  *file = slot;
+  return 0;
+}
+
+static int settle(uint32_t file, bool keep)
+{
+  if (file >= PENDING_COUNT || !pending[file].name)
+    return EINVAL;
+  struct pending p = pending[file];
+  int code = keep && rename(p.name, p.target) != 0 ? errno : 0;
+  if (!keep || code != 0)
+    unlink(p.name);
+  pending[file].name = NULL;
+  free(p.name);
+  return code;
+}
+
+int lbox_files_commit(uint32_t file)
+{
+  return settle(file, true);
+}
+
+int lbox_files_abandon(uint32_t file)
+{
+  return settle(file, false);
+}
+
+void lbox_files_abandon_all(void)
+{
+  for (uint32_t i = 0; i < PENDING_COUNT; i++)
+    settle(i, false);
+}
+
+/* --- looking -----------------------------------------------------------------------------------
+ */
 
 static void take(const struct stat *st, struct lbox_file_info *info)
 {
@@ -109,38 +170,84 @@ static void write_entry(FILE *out, const struct lbox_file_info *info, const char
   fwrite(name, 1, len, out);
 }
 
+static int write_entries(DIR *dir, FILE *out)
+{
+  const struct dirent *entry;
+  while ((entry = readdir(dir))) {
+    struct stat st;
+    struct lbox_file_info info;
+    if (strcmp(entry->d_name, ".") == 0 || strcmp(entry->d_name, "..") == 0)
+      continue;
+    if (fstatat(dirfd(dir), entry->d_name, &st, AT_SYMLINK_NOFOLLOW) != 0)
+      continue; /* gone meanwhile */
+    take(&st, &info);
+    write_entry(out, &info, entry->d_name);
+    if (ftell(out) > LBOX_INIT_MAX_LIST)
+      return EFBIG;
+  }
+  return 0;
+}
+
 int lbox_files_list(const char *path, int *fd)
 {
   DIR *dir = opendir(path);
   if (!dir)
     return errno;
   int code = 0;
-  *fd = memfd_create("lbox-list", MFD_CLOEXEC);
-  int copy = *fd >= 0 ? fcntl(*fd, F_DUPFD_CLOEXEC, 0) : -1;
+  int list = memfd_create("lbox-list", MFD_CLOEXEC);
+  int copy = list >= 0 ? fcntl(list, F_DUPFD_CLOEXEC, 0) : -1;
   FILE *out = copy >= 0 ? fdopen(copy, "w") : NULL;
-  if (!out) {
-    code = errno;
-  } else {
-    const struct dirent *entry;
-    while ((entry = readdir(dir))) {
-      struct stat st;
-      struct lbox_file_info info;
-      if (strcmp(entry->d_name, ".") == 0 || strcmp(entry->d_name, "..") == 0)
-        continue;
-      if (fstatat(dirfd(dir), entry->d_name, &st, AT_SYMLINK_NOFOLLOW) != 0)
-        continue; /* gone meanwhile */
-      take(&st, &info);
-      write_entry(out, &info, entry->d_name);
-    }
-    if (fclose(out) != 0)
+  if (out) {
+    code = write_entries(dir, out);
+    if (fclose(out) != 0 && code == 0)
       code = errno;
+  } else {
+    code = errno;
+    if (copy >= 0)
+      close(copy);
   }
   closedir(dir);
-  if (code != 0 && *fd >= 0) {
-    close(*fd);
-    *fd = -1;
+  if (code == 0) {
+    lseek(list, 0, SEEK_SET);
+    *fd = list;
+  } else if (list >= 0) {
+    close(list);
   }
-  if (code == 0)
-    lseek(*fd, 0, SEEK_SET);
   return code;
+}
+
+/* --- the rest ----------------------------------------------------------------------------------
+ */
+
+int lbox_files_mkdir(const char *path, int parents)
+{
+  if (!parents)
+    return mkdir(path, 0755) == 0 ? 0 : errno;
+  char copy[PATH_MAX];
+  if (strlen(path) >= sizeof copy)
+    return ENAMETOOLONG;
+  strcpy(copy, path);
+  for (char *at = copy + 1; *at; at++) {
+    if (*at != '/')
+      continue;
+    *at = 0;
+    if (mkdir(copy, 0755) != 0 && errno != EEXIST)
+      return errno;
+    *at = '/';
+  }
+  if (mkdir(copy, 0755) == 0)
+    return 0;
+  struct stat st;
+  if (errno != EEXIST)
+    return errno;
+  return stat(copy, &st) == 0 && S_ISDIR(st.st_mode) ? 0 : EEXIST;
+}
+
+int lbox_files_remove(const char *path)
+{
+  if (unlink(path) == 0)
+    return 0;
+  if (errno != EISDIR)
+    return errno;
+  return rmdir(path) == 0 ? 0 : errno;
 }

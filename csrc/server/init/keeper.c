@@ -4,17 +4,15 @@
 *left
 ** in the background falls to lbox-init and lives on. Told to kill, it stays until no descendant is
 *left.
+**
+** A keeper has the box's uid, so programs of the box can stop or kill it, though neither trace nor
+** read it. They gain nothing: lbox-init then kills everything that has no keeper.
 */
 #include "server/init/keeper.h"
 
-#include <ctype.h>
-#include <dirent.h>
 #include <errno.h>
-#include <fcntl.h>
 #include <signal.h>
-#include <stdbool.h>
 #include <stdint.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/prctl.h>
@@ -22,9 +20,11 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "server/init/processes.h"
 #include "server/init/protocol.h"
 
-enum { KILL_SIGNAL = SIGUSR1, MAX_PROCESSES = 32768 };
+/* --- in the keeper -----------------------------------------------------------------------------
+ */
 
 static void report(int fd, uint32_t kind, int value)
 {
@@ -37,83 +37,33 @@ static void report(int fd, uint32_t kind, int value)
     ;
 }
 
-static void run_command(const struct lbox_command *c)
+struct failure {
+  uint32_t kind;
+  int code;
+};
+
+/* In the vfork child, on the keeper's memory: becomes the command, or says why not. */
+static void run_command(const struct lbox_command *c, volatile struct failure *failure)
 {
   setsid();
-  sigset_t none;
-  sigemptyset(&none);
-  sigprocmask(SIG_SETMASK, &none, NULL);
-  if (chdir(c->cwd) != 0) {
-    report(c->status_fd, LBOX_STATUS_NO_CWD, errno);
-    _exit(127);
-  }
   for (int i = 0; i < 3; i++)
     dup2(c->fds[i], i);
-  prctl(PR_SET_DUMPABLE, 1);
-  environ = c->env; /* the program is looked for on the command's own PATH */
-  execvp(c->argv[0], c->argv);
-  report(c->status_fd, LBOX_STATUS_FAILED, errno);
+  failure->kind = LBOX_STATUS_NO_CWD;
+  if (chdir(c->cwd) == 0) {
+    sigset_t none;
+    sigemptyset(&none);
+    sigprocmask(SIG_SETMASK, &none, NULL);
+    failure->kind = LBOX_STATUS_FAILED;
+    environ = c->env; /* its PATH is the one to search */
+    execvp(c->argv[0], c->argv);
+  }
+  failure->code = errno;
   _exit(127);
 }
 
-/* Parent of every live process, by pid; 0: no such process. */
-static int *read_parents(void)
-{
-  int *parents = calloc(MAX_PROCESSES, sizeof *parents);
-  DIR *proc = parents ? opendir("/proc") : NULL;
-  const struct dirent *entry;
-  while (proc && (entry = readdir(proc))) {
-    char path[64], text[512];
-    int pid = atoi(entry->d_name);
-    if (!isdigit((unsigned char)entry->d_name[0]) || pid <= 0 || pid >= MAX_PROCESSES)
-      continue;
-    snprintf(path, sizeof path, "/proc/%d/stat", pid);
-    int fd = open(path, O_RDONLY | O_CLOEXEC);
-    ssize_t n = fd >= 0 ? read(fd, text, sizeof text - 1) : -1;
-    if (fd >= 0)
-      close(fd);
-    if (n <= 0)
-      continue;
-    text[n] = 0;
-    /* pid (name) state ppid: the name may hold anything, so from its last parenthesis on */
-    const char *after = strrchr(text, ')');
-    if (after && strlen(after) > 4)
-      parents[pid] = atoi(after + 4);
-  }
-  if (proc)
-    closedir(proc);
-  return parents;
-}
-
-static bool descends(const int *parents, int pid, int from)
-{
-  for (int steps = 0; pid > 1 && pid < MAX_PROCESSES && steps < MAX_PROCESSES; steps++) {
-    if (parents[pid] == from)
-      return true;
-    pid = parents[pid];
-  }
-  return false;
-}
-
-/* Kills every descendant that is there now; new ones are found by the next call. */
-static void kill_descendants(void)
-{
-  int *parents = read_parents();
-  int self = getpid();
-  for (int pid = 2; parents && pid < MAX_PROCESSES; pid++) {
-    if (parents[pid] && descends(parents, pid, self))
-      kill(pid, SIGKILL);
-  }
-  free(parents);
-}
-
 /* Reaps until the main process has ended and, when killing, until nobody is left. */
-static void keep(int main_pid, int status_fd)
+static int keep(int main_pid, const sigset_t *set)
 {
-  sigset_t set;
-  sigemptyset(&set);
-  sigaddset(&set, SIGCHLD);
-  sigaddset(&set, KILL_SIGNAL);
   bool killing = false, ended = false;
   int status = 0;
   for (;;) {
@@ -125,50 +75,116 @@ static void keep(int main_pid, int status_fd)
       }
     }
     if (ended && (!killing || (pid < 0 && errno == ECHILD)))
-      break;
-    if (killing) {
-      kill_descendants();
-      struct timespec moment = {0, 2000000};
-      sigtimedwait(&set, NULL, &moment);
-      continue;
-    }
+      return status;
+    if (killing)
+      lbox_processes_end(getpid(), NULL);
     siginfo_t info;
-    if (sigwaitinfo(&set, &info) == KILL_SIGNAL && info.si_pid == 1)
+    if (sigwaitinfo(set, &info) != LBOX_KEEPER_SIGNAL)
+      continue;
+    int signal = info.si_value.sival_int;
+    if (signal < 1 || signal > 64 || signal == SIGKILL)
       killing = true;
+    else
+      lbox_processes_signal(getpid(), NULL, signal);
   }
-  if (WIFSIGNALED(status))
-    report(status_fd, LBOX_STATUS_SIGNALED, WTERMSIG(status));
-  else
-    report(status_fd, LBOX_STATUS_EXITED, WEXITSTATUS(status));
 }
 
-int lbox_keeper_start(const struct lbox_command *c, int control_fd, int signal_fd)
+static void keeper(const struct lbox_command *c)
 {
-  int keeper = fork();
-  if (keeper != 0)
-    return keeper;
-
-  close(control_fd);
-  close(signal_fd);
-  prctl(PR_SET_CHILD_SUBREAPER, 1);
   sigset_t set;
   sigemptyset(&set);
   sigaddset(&set, SIGCHLD);
-  sigaddset(&set, KILL_SIGNAL);
+  sigaddset(&set, LBOX_KEEPER_SIGNAL);
   sigprocmask(SIG_SETMASK, &set, NULL);
-  int pid = fork();
+  prctl(PR_SET_CHILD_SUBREAPER, 1);
+
+  volatile struct failure failure = {0, 0};
+  int pid = vfork();
   if (pid == 0)
-    run_command(c);
+    run_command(c, &failure);
+  if (pid < 0) {
+    failure.kind = LBOX_STATUS_FAILED;
+    failure.code = errno;
+  }
+  if (failure.code != 0) {
+    report(c->status_fd, failure.kind, failure.code);
+    return;
+  }
+  /* The command alone has its pipes from here on: they end when it ends. */
   for (int i = 0; i < 3; i++)
     close(c->fds[i]);
-  if (pid < 0)
-    report(c->status_fd, LBOX_STATUS_FAILED, errno);
+  report(c->status_fd, LBOX_STATUS_STARTED, pid);
+  int status = keep(pid, &set);
+  if (WIFSIGNALED(status))
+    report(c->status_fd, LBOX_STATUS_SIGNALED, WTERMSIG(status));
   else
-    keep(pid, c->status_fd);
-  _exit(0);
+    report(c->status_fd, LBOX_STATUS_EXITED, WEXITSTATUS(status));
 }
 
-void lbox_keeper_kill(int keeper)
+/* --- in lbox-init ------------------------------------------------------------------------------
+ */
+
+static struct {
+  int *pids; /* of the keepers that are alive or not yet reaped */
+  size_t count, size;
+  bool purging; /* what has no keeper is being killed */
+} keepers;
+
+static bool is_keeper(int pid)
 {
-  kill(keeper, KILL_SIGNAL);
+  for (size_t i = 0; i < keepers.count; i++) {
+    if (keepers.pids[i] == pid)
+      return true;
+  }
+  return false;
+}
+
+int lbox_keeper_start(const struct lbox_command *c, const int *fds, int fd_count)
+{
+  if (keepers.count == keepers.size) {
+    size_t size = keepers.size ? keepers.size * 2 : 16;
+    int *pids = realloc(keepers.pids, size * sizeof *pids);
+    if (!pids)
+      return -1;
+    keepers.pids = pids;
+    keepers.size = size;
+  }
+  int pid = fork();
+  if (pid == 0) {
+    for (int i = 0; i < fd_count; i++)
+      close(fds[i]);
+    keeper(c);
+    _exit(0);
+  }
+  if (pid > 0)
+    keepers.pids[keepers.count++] = pid;
+  return pid;
+}
+
+bool lbox_keeper_kill(int pid, int signal, bool force)
+{
+  if (!is_keeper(pid))
+    return false;
+  if (force)
+    return kill(pid, SIGKILL) == 0;
+  union sigval value = {.sival_int = signal};
+  sigqueue(pid, LBOX_KEEPER_SIGNAL, value);
+  kill(pid, SIGCONT); /* in case a program of the box stopped it */
+  return true;
+}
+
+void lbox_keeper_reap(void)
+{
+  int pid, status;
+  while ((pid = waitpid(-1, &status, WNOHANG)) > 0) {
+    for (size_t i = 0; i < keepers.count; i++) {
+      if (keepers.pids[i] == pid) {
+        keepers.pids[i] = keepers.pids[--keepers.count];
+        keepers.purging = keepers.purging || WIFSIGNALED(status);
+        break;
+      }
+    }
+  }
+  if (keepers.purging)
+    keepers.purging = lbox_processes_end(getpid(), is_keeper) > 0;
 }

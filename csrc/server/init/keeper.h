@@ -2,17 +2,24 @@
 #ifndef LBOX_INIT_KEEPER_H
 #define LBOX_INIT_KEEPER_H
 
-struct lbox_command {
-  char *cwd, **argv, **env; /* borrowed */
-  int fds[3];               /* its standard descriptors; owned by the caller */
-  int status_fd;            /* where the keeper reports */
-};
+#include <signal.h>
+#include <stdbool.h>
 
-/* Starts a keeper that runs the command. Returns its pid, or -1 with errno. `control_fd` is closed
-   in the child. */
-int lbox_keeper_start(const struct lbox_command *command, int control_fd, int signal_fd);
+#include "server/init/request.h"
 
-/* Tells a keeper to kill everything of its command. */
-void lbox_keeper_kill(int keeper);
+/* What lbox-init asks a keeper with; it must be blocked in the caller. */
+enum { LBOX_KEEPER_SIGNAL = SIGUSR1 };
+
+/* Starts a keeper that runs the command. Returns its pid, or -1 with errno. `fds` are descriptors
+   of the caller that the keeper must not have. */
+int lbox_keeper_start(const struct lbox_command *command, const int *fds, int fd_count);
+
+/* Sends a signal to everything of the keeper's command; or, with force, ends a keeper that no
+   longer answers. False when there is no such keeper. */
+bool lbox_keeper_kill(int keeper, int signal, bool force);
+
+/* Reaps every child that has ended. A keeper that was killed leaves its command behind: then
+   everything that belongs to no keeper is killed. */
+void lbox_keeper_reap(void);
 
 #endif

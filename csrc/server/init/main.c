@@ -5,6 +5,9 @@
 **
 ** It runs as the box's user, next to programs that may want to harm it: it is not dumpable, so that
 ** they cannot trace it or open its descriptors, and the kernel shields pid 1 from their signals.
+**
+** The server also runs it outside of boxes, as `lbox-init empty DIRECTORY`, to remove a box's
+*files.
 */
 #include <errno.h>
 #include <fcntl.h>
@@ -18,171 +21,156 @@
 #include <sys/signalfd.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
 #include "server/init/files.h"
 #include "server/init/keeper.h"
-#include "server/init/message.h"
 #include "server/init/protocol.h"
+#include "server/init/request.h"
+#include "server/init/tree.h"
 
-enum { MAX_FDS = 8, MAX_WORDS = 65536 };
+enum { MAX_FDS = 8, MAX_PIPES = 64 };
 
-struct request {
-  struct lbox_message message;
+static int control_fd = LBOX_INIT_FD, signal_fd = -1;
+
+/* Pipes of commands that have ended, from which what still comes is thrown away. */
+static struct {
+  int fds[MAX_PIPES]; /* owned */
+  int count;
+} pipes;
+
+struct passed {
   int fds[MAX_FDS];
-  int fd_count;
+  int count;
 };
 
 struct answer {
-  int error;
-  char fields[4096];
+  char fields[64];
   size_t len;
   int fd; /* passed and closed, -1: none */
 };
 
 static void put(struct answer *a, const void *bytes, size_t n)
 {
-  if (a->len + n <= sizeof a->fields) {
-    memcpy(a->fields + a->len, bytes, n);
-    a->len += n;
-  }
+  memcpy(a->fields + a->len, bytes, n);
+  a->len += n;
 }
 
-/* --- spawn -------------------------------------------------------------------------------------
+/* --- what is asked for -------------------------------------------------------------------------
  */
 
-/* The words of a list in the message, as a NULL-ended vector that the caller frees; NULL: bad. */
-static char **words(struct lbox_message *m)
-{
-  uint32_t count = lbox_message_u32(m);
-  if (m->bad || count > MAX_WORDS)
-    return NULL;
-  char **list = calloc((size_t)count + 1, sizeof *list);
-  for (uint32_t i = 0; list && i < count; i++)
-    list[i] = lbox_message_string(m);
-  return list;
-}
-
-static char *read_all(int fd, size_t *len)
+static int read_command(int fd, char **bytes, size_t *len)
 {
   struct stat st;
-  if (fstat(fd, &st) != 0 || st.st_size < 0 || st.st_size > LBOX_INIT_MAX_SPAWN)
-    return NULL;
+  if (fstat(fd, &st) != 0 || st.st_size <= 0 || st.st_size > LBOX_INIT_MAX_COMMAND)
+    return EINVAL;
   *len = (size_t)st.st_size;
-  char *bytes = malloc(*len + 1);
-  for (size_t at = 0; bytes && at < *len;) {
-    ssize_t n = pread(fd, bytes + at, *len - at, (off_t)at);
-    if (n <= 0) {
-      free(bytes);
-      return NULL;
-    }
+  *bytes = malloc(*len);
+  if (!*bytes)
+    return ENOMEM;
+  for (size_t at = 0; at < *len;) {
+    ssize_t n = pread(fd, *bytes + at, *len - at, (off_t)at);
+    if (n <= 0)
+      return EINVAL;
     at += (size_t)n;
   }
-  return bytes;
+  return 0;
 }
 
-static int spawn(const struct request *r, int control_fd, int signal_fd, struct answer *a)
+static int spawn(const struct passed *p, struct answer *a)
 {
-  if (r->fd_count != 5)
+  char *bytes = NULL;
+  size_t len = 0;
+  struct lbox_command command;
+  if (p->count != 5)
     return EINVAL;
-  size_t len;
-  char *bytes = read_all(r->fds[0], &len);
-  if (!bytes)
-    return EINVAL;
-  struct lbox_message m = {bytes, len, false};
-  struct lbox_command command = {
-      .fds = {r->fds[1], r->fds[2], r->fds[3]},
-      .status_fd = r->fds[4],
-  };
-  command.cwd = lbox_message_string(&m);
-  command.argv = words(&m);
-  command.env = words(&m);
-  int code = EINVAL;
-  if (!m.bad && command.argv && command.argv[0] && command.env) {
-    int32_t pid = lbox_keeper_start(&command, control_fd, signal_fd);
+  int code = read_command(p->fds[0], &bytes, &len);
+  if (code == 0)
+    code = lbox_command_parse(bytes, len, &command);
+  if (code == 0) {
+    int ours[3 + MAX_PIPES] = {control_fd, signal_fd, p->fds[0]};
+    memcpy(ours + 3, pipes.fds, (size_t)pipes.count * sizeof *ours);
+    memcpy(command.fds, &p->fds[1], sizeof command.fds);
+    command.status_fd = p->fds[4];
+    int pid = lbox_keeper_start(&command, ours, 3 + pipes.count);
+    uint32_t keeper = (uint32_t)pid;
     code = pid < 0 ? errno : 0;
-    put(a, &pid, sizeof pid);
+    put(a, &keeper, sizeof keeper);
+    lbox_command_free(&command);
   }
-  free(command.argv);
-  free(command.env);
   free(bytes);
   return code;
 }
 
-/* --- one request -------------------------------------------------------------------------------
- */
-
-static int open_file(struct lbox_message *m, struct answer *a)
+/* Takes the descriptors over. One too many is closed: who writes to it is told by SIGPIPE. */
+static int discard(struct passed *p)
 {
-  uint32_t create = lbox_message_u32(m);
-  const char *path = lbox_message_string(m);
-  if (m->bad || *path != '/')
+  int n = p->count;
+  if (n < 1 || n > 2)
     return EINVAL;
-  if (!create)
-    return lbox_files_open(path, &a->fd);
-  char name[4000];
-  int code = lbox_files_create(path, &a->fd, name, sizeof name);
-  if (code == 0) {
-    uint32_t len = (uint32_t)strlen(name);
-    put(a, &len, sizeof len);
-    put(a, name, len);
+  while (p->count > 0 && pipes.count < MAX_PIPES) {
+    int fd = p->fds[--p->count];
+    fcntl(fd, F_SETFL, O_RDONLY | O_NONBLOCK);
+    pipes.fds[pipes.count++] = fd;
   }
+  return 0;
+}
+
+static void empty_pipe(int index)
+{
+  char bytes[16 * 1024];
+  ssize_t n = read(pipes.fds[index], bytes, sizeof bytes);
+  if (n > 0 || (n < 0 && (errno == EAGAIN || errno == EINTR)))
+    return;
+  close(pipes.fds[index]);
+  pipes.fds[index] = pipes.fds[--pipes.count];
+}
+
+static int create(const char *path, struct answer *a)
+{
+  uint32_t file = 0;
+  int code = lbox_files_create(path, &a->fd, &file);
+  put(a, &file, sizeof file);
   return code;
 }
 
-static int stat_file(struct lbox_message *m, struct answer *a)
+static int stat_file(const char *path, int follow, struct answer *a)
 {
-  uint32_t follow = lbox_message_u32(m);
-  const char *path = lbox_message_string(m);
-  struct lbox_file_info info;
-  if (m->bad || *path != '/')
-    return EINVAL;
-  int code = lbox_files_stat(path, follow != 0, &info);
-  if (code == 0) {
-    put(a, &info.type, sizeof info.type);
-    put(a, &info.size, sizeof info.size);
-    put(a, &info.mtime, sizeof info.mtime);
-  }
+  struct lbox_file_info info = {0};
+  int code = lbox_files_stat(path, follow, &info);
+  put(a, &info.type, sizeof info.type);
+  put(a, &info.size, sizeof info.size);
+  put(a, &info.mtime, sizeof info.mtime);
   return code;
 }
 
-static int handle(uint32_t op, struct request *r, int control_fd, int signal_fd, struct answer *a)
+static int handle(const struct lbox_request *r, struct passed *p, struct answer *a)
 {
-  struct lbox_message *m = &r->message;
-  const char *path, *to;
-  uint32_t number;
-  switch (op) {
+  switch (r->op) {
   case LBOX_INIT_SPAWN:
-    return spawn(r, control_fd, signal_fd, a);
+    return spawn(p, a);
   case LBOX_INIT_KILL:
-    number = lbox_message_u32(m);
-    if (m->bad || number < 2)
-      return EINVAL;
-    lbox_keeper_kill((int)number);
-    return 0;
+    return lbox_keeper_kill((int)r->number, (int)r->signal, r->force != 0) ? 0 : ESRCH;
+  case LBOX_INIT_DISCARD:
+    return discard(p);
   case LBOX_INIT_OPEN:
-    return open_file(m, a);
+    return lbox_files_open(r->path, &a->fd);
+  case LBOX_INIT_CREATE:
+    return create(r->path, a);
+  case LBOX_INIT_COMMIT:
+    return lbox_files_commit(r->number);
+  case LBOX_INIT_ABANDON:
+    return lbox_files_abandon(r->number);
   case LBOX_INIT_STAT:
-    return stat_file(m, a);
+    return stat_file(r->path, r->number != 0, a);
   case LBOX_INIT_LIST:
-    path = lbox_message_string(m);
-    return m->bad || *path != '/' ? EINVAL : lbox_files_list(path, &a->fd);
+    return lbox_files_list(r->path, &a->fd);
   case LBOX_INIT_MKDIR:
-    number = lbox_message_u32(m);
-    path = lbox_message_string(m);
-    return m->bad || *path != '/' ? EINVAL : lbox_files_mkdir(path, number != 0);
+    return lbox_files_mkdir(r->path, r->number != 0);
   case LBOX_INIT_RENAME:
-    path = lbox_message_string(m);
-    to = lbox_message_string(m);
-    if (m->bad || *path != '/' || *to != '/')
-      return EINVAL;
-    return rename(path, to) == 0 ? 0 : errno;
+    return rename(r->path, r->to) == 0 ? 0 : errno;
   case LBOX_INIT_REMOVE:
-    path = lbox_message_string(m);
-    if (m->bad || *path != '/')
-      return EINVAL;
-    return unlink(path) == 0 ? 0 : errno;
+    return lbox_files_remove(r->path);
   default:
     return ENOSYS;
   }
@@ -196,8 +184,8 @@ union control {
   char space[CMSG_SPACE(sizeof(int) * MAX_FDS)];
 };
 
-/* Receives one request into `bytes`. Returns its length; 0: the server is gone. */
-static size_t receive(int fd, char *bytes, struct request *r)
+/* Receives one request into `bytes`. Returns its length; -1: the server is gone. */
+static ssize_t receive(char *bytes, struct passed *p)
 {
   union control control;
   struct iovec iov = {bytes, LBOX_INIT_MAX_MESSAGE};
@@ -207,26 +195,26 @@ static size_t receive(int fd, char *bytes, struct request *r)
                            .msg_controllen = sizeof control.space};
   ssize_t n;
   do
-    n = recvmsg(fd, &message, MSG_CMSG_CLOEXEC);
+    n = recvmsg(control_fd, &message, MSG_CMSG_CLOEXEC);
   while (n < 0 && errno == EINTR);
-  r->fd_count = 0;
-  for (struct cmsghdr *c = n > 0 ? CMSG_FIRSTHDR(&message) : NULL; c;
-       c = CMSG_NXTHDR(&message, c)) {
+  p->count = 0;
+  if (n <= 0)
+    return -1;
+  for (struct cmsghdr *c = CMSG_FIRSTHDR(&message); c; c = CMSG_NXTHDR(&message, c)) {
     if (c->cmsg_level != SOL_SOCKET || c->cmsg_type != SCM_RIGHTS)
       continue;
     size_t count = (c->cmsg_len - CMSG_LEN(0)) / sizeof(int);
-    for (size_t i = 0; i < count && r->fd_count < MAX_FDS; i++)
-      memcpy(&r->fds[r->fd_count++], CMSG_DATA(c) + i * sizeof(int), sizeof(int));
+    for (size_t i = 0; i < count && p->count < MAX_FDS; i++)
+      memcpy(&p->fds[p->count++], CMSG_DATA(c) + i * sizeof(int), sizeof(int));
   }
-  return n > 0 ? (size_t)n : 0;
+  return n;
 }
 
-static void send_answer(int fd, uint32_t id, struct answer *a)
+static void send_answer(uint32_t id, int32_t error, struct answer *a)
 {
   union control control = {0};
-  int32_t error = a->error;
   struct iovec iov[] = {{&id, sizeof id}, {&error, sizeof error}, {a->fields, a->len}};
-  struct msghdr message = {.msg_iov = iov, .msg_iovlen = a->error ? 2 : 3};
+  struct msghdr message = {.msg_iov = iov, .msg_iovlen = error ? 2 : 3};
   if (a->fd >= 0) {
     message.msg_control = control.space;
     message.msg_controllen = CMSG_SPACE(sizeof(int));
@@ -236,57 +224,102 @@ static void send_answer(int fd, uint32_t id, struct answer *a)
     c->cmsg_len = CMSG_LEN(sizeof(int));
     memcpy(CMSG_DATA(c), &a->fd, sizeof(int));
   }
-  while (sendmsg(fd, &message, MSG_NOSIGNAL) < 0 && errno == EINTR)
+  while (sendmsg(control_fd, &message, MSG_NOSIGNAL) < 0 && errno == EINTR)
     ;
   if (a->fd >= 0)
     close(a->fd);
 }
 
-static void serve_one(int control_fd, int signal_fd)
+static void serve_one(void)
 {
-  static char bytes[LBOX_INIT_MAX_MESSAGE + 1];
-  struct request r;
-  size_t n = receive(control_fd, bytes, &r);
-  if (n == 0)
+  static char bytes[LBOX_INIT_MAX_MESSAGE];
+  struct passed passed;
+  ssize_t n = receive(bytes, &passed);
+  if (n < 0) {
+    lbox_files_abandon_all();
     _exit(0);
-  r.message = (struct lbox_message){bytes, n, false};
-  uint32_t op = lbox_message_u32(&r.message);
-  uint32_t id = lbox_message_u32(&r.message);
+  }
+  struct lbox_request r;
   struct answer a = {.fd = -1};
-  a.error = r.message.bad ? EINVAL : handle(op, &r, control_fd, signal_fd, &a);
-  for (int i = 0; i < r.fd_count; i++)
-    close(r.fds[i]);
-  send_answer(control_fd, id, &a);
+  int code = lbox_request_parse(bytes, (size_t)n, &r);
+  if (code == 0)
+    code = handle(&r, &passed, &a);
+  for (int i = 0; i < passed.count; i++)
+    close(passed.fds[i]);
+  send_answer(r.id, code, &a);
 }
 
-int main(void)
+/* --- start -------------------------------------------------------------------------------------
+ */
+
+/* What the server started us with besides the socket is not for the box's commands to have. */
+static void let_go_of_stdio(void)
 {
-  int control_fd = LBOX_INIT_FD;
+  int null = open("/dev/null", O_RDWR | O_CLOEXEC);
+  for (int fd = 0; fd < 3; fd++)
+    dup2(null, fd);
+  if (null > 2)
+    close(null);
+}
+
+/* What a box has to have however it was left. A program of the box that puts something else there
+   harms itself. */
+static void make_directories(void)
+{
+  lbox_files_mkdir("/workspace/home", 1);
+  lbox_files_mkdir("/home/boxuser", 1);
+  if (mkdir("/tmp", 0700) == 0)
+    chmod("/tmp", 01777);
+}
+
+static int serve(void)
+{
+  sigset_t set;
   prctl(PR_SET_DUMPABLE, 0);
   fcntl(control_fd, F_SETFD, FD_CLOEXEC);
   umask(022);
-  sigset_t set;
   sigemptyset(&set);
   sigaddset(&set, SIGCHLD);
+  signal_fd = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
+  sigaddset(&set, LBOX_KEEPER_SIGNAL);
   sigprocmask(SIG_BLOCK, &set, NULL);
-  int signal_fd = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
   if (signal_fd < 0)
     return 1;
+  make_directories();
+  let_go_of_stdio();
 
-  /* The first thing the server hears: the box is up. */
   struct answer ready = {.fd = -1};
-  send_answer(control_fd, 0, &ready);
-
-  struct pollfd fds[] = {{control_fd, POLLIN, 0}, {signal_fd, POLLIN, 0}};
+  send_answer(0, 0, &ready);
   for (;;) {
-    if (poll(fds, 2, -1) < 0 && errno != EINTR)
+    struct pollfd fds[2 + MAX_PIPES] = {{control_fd, POLLIN, 0}, {signal_fd, POLLIN, 0}};
+    int count = pipes.count;
+    for (int i = 0; i < count; i++)
+      fds[2 + i] = (struct pollfd){pipes.fds[i], POLLIN, 0};
+    if (poll(fds, (nfds_t)(2 + count), -1) < 0 && errno != EINTR)
       return 1;
     struct signalfd_siginfo info;
-    if (fds[1].revents && read(signal_fd, &info, sizeof info) > 0) {
-      while (waitpid(-1, NULL, WNOHANG) > 0)
-        ;
+    if (fds[1].revents && read(signal_fd, &info, sizeof info) > 0)
+      lbox_keeper_reap();
+    /* From the last on: one that ends gives its place to the last, which has had its turn. */
+    for (int i = count - 1; i >= 0; i--) {
+      if (fds[2 + i].revents)
+        empty_pipe(i);
     }
     if (fds[0].revents)
-      serve_one(control_fd, signal_fd);
+      serve_one();
   }
+}
+
+int main(int argc, char **argv)
+{
+  if (argc == 1)
+    return serve();
+  if (argc != 3 || strcmp(argv[1], "empty") != 0) {
+    fputs("usage: lbox-init empty DIRECTORY\n", stderr);
+    return 2;
+  }
+  int code = lbox_tree_empty(argv[2]);
+  if (code != 0)
+    fprintf(stderr, "%s: %s\n", argv[2], strerror(code));
+  return code != 0;
 }

@@ -8,15 +8,15 @@
 #include <stdint.h>
 
 struct lbox_message {
-  char *at; /* borrowed */
+  char *at; /* borrowed; changed by lbox_message_string */
   size_t left;
   bool bad;
 };
 
 uint32_t lbox_message_u32(struct lbox_message *m);
 
-/* The next string, ended by a NUL that is written over the byte after it; `base` must therefore
-   have one byte more than the message. A NUL inside makes the message bad. */
+/* The next string, which may hold no NUL. It is moved over its own length, so that it has a place
+   for the NUL that ends it; it lives as long as the message. Never NULL. */
 char *lbox_message_string(struct lbox_message *m);
 
 #endif

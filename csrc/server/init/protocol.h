@@ -4,31 +4,42 @@
 ** machine's byte order: both ends run on one machine and come from one build.
 **
 ** Request:  u32 op, u32 id, fields       Answer: u32 id, i32 errno (0: done), fields
-** A string is u32 length and the bytes, no NUL inside. A request's descriptors are passed with it.
+** A string is u32 length and the bytes, no NUL inside; a path is absolute. Descriptors are passed
+*with
+** the message. lbox-init speaks first: an answer with id 0 says that the box is up.
 **
-**   op           fields                                  descriptors       answer
-**   SPAWN        (in the first descriptor, see below)    request, stdin,   pid of the keeper
-**                                                        stdout, stderr,
-**                                                        status
-**   KILL         u32 keeper                                                 -
-**   OPEN         u32 create, string path                                    one descriptor;
-*created:
-**                                                                           string name of it
-**   STAT         u32 follow, string path                                    u8 type, u64 size, i64
+**   op        fields                           descriptors                answer
+**   SPAWN     -                                command, stdin, stdout,    u32 keeper
+**                                              stderr, status
+**   KILL      u32 keeper, u32 signal,
+**             u32 force                                                   -
+**   DISCARD   -                                one or two pipes           -
+**   OPEN      string path                                                 a regular file to read
+**   CREATE    string path                                                 u32 file, a new file to
+*write
+**   COMMIT    u32 file                                                    -
+**   ABANDON   u32 file                                                    -
+**   STAT      u32 follow, string path                                     u8 type, u64 size, i64
 *mtime
-**   LIST         string path                                                a descriptor, see below
-**   MKDIR        u32 parents, string path                                   -
-**   RENAME       string from, string to                                     -
-**   REMOVE       string path                                                -
+**   LIST      string path                                                 a directory's entries
+**   MKDIR     u32 parents, string path                                    -
+**   RENAME    string from, string to                                      -
+**   REMOVE    string path                                                 -
 **
-** OPEN gives a regular file to read; with create, a new file beside `path` to be written and then
-** renamed to it (its directories are made). SPAWN's request lies in an anonymous file: string cwd,
-** u32 argc, argv…, u32 envc, env…. LIST's answer is such a file too: for each entry u8 type, u64
-*size,
-** i64 mtime, string name.
+** SPAWN: what to run lies in an anonymous file: string cwd, u32 argc, argv…, u32 envc, env….
+** DISCARD: what a command left in the background may go on writing to them, and nobody reads it.
+** CREATE makes a file without a visible name of its own beside `path`; COMMIT puts it in the place
+*of
+** `path`, ABANDON removes it. What is neither when lbox-init ends is removed.
+** LIST: an anonymous file, for each entry u8 type, u64 size, i64 mtime, string name.
+** Types: 0 file, 1 directory, 2 symlink, 3 other.
 **
-** The keeper of a command writes one struct lbox_status to the status descriptor when the command's
-** main process has ended. A status descriptor that closes without one means that the keeper died.
+** The keeper of a command writes struct lbox_status to the status descriptor: first STARTED, when
+*the
+** command runs, then how it ended; or only why it could not be started. A status descriptor that
+** closes before that means that the keeper was killed. KILL sends the signal to every descendant of
+** the command; SIGKILL goes on until none is left. `force` is for a keeper that does not react: the
+** keeper is killed, and with it everything of the box that belongs to no other keeper.
 */
 #ifndef LBOX_INIT_PROTOCOL_H
 #define LBOX_INIT_PROTOCOL_H
@@ -37,12 +48,20 @@
 
 enum { LBOX_INIT_FD = 3 }; /* where lbox-init finds its end of the pair */
 
-enum { LBOX_INIT_MAX_MESSAGE = 16 * 1024, LBOX_INIT_MAX_SPAWN = 4 * 1024 * 1024 };
+enum {
+  LBOX_INIT_MAX_MESSAGE = 16 * 1024,
+  LBOX_INIT_MAX_COMMAND = 4 * 1024 * 1024,
+  LBOX_INIT_MAX_LIST = 32 * 1024 * 1024
+};
 
 enum lbox_init_op {
   LBOX_INIT_SPAWN = 1,
   LBOX_INIT_KILL,
+  LBOX_INIT_DISCARD,
   LBOX_INIT_OPEN,
+  LBOX_INIT_CREATE,
+  LBOX_INIT_COMMIT,
+  LBOX_INIT_ABANDON,
   LBOX_INIT_STAT,
   LBOX_INIT_LIST,
   LBOX_INIT_MKDIR,
@@ -51,17 +70,18 @@ enum lbox_init_op {
 };
 
 enum lbox_status_kind {
-  LBOX_STATUS_EXITED = 0,   /* value: exit code */
-  LBOX_STATUS_SIGNALED = 1, /* value: signal */
-  LBOX_STATUS_FAILED = 2,   /* the program was not started; value: errno */
-  LBOX_STATUS_NO_CWD = 3    /* neither was its directory there; value: errno */
+  LBOX_STATUS_STARTED = 0,  /* value: pid of the main process, in the box */
+  LBOX_STATUS_EXITED = 1,   /* value: exit code */
+  LBOX_STATUS_SIGNALED = 2, /* value: signal */
+  LBOX_STATUS_FAILED = 3,   /* the program could not be started; value: errno */
+  LBOX_STATUS_NO_CWD = 4    /* its directory could not be entered; value: errno */
 };
 
 struct lbox_status {
   uint32_t kind;
   int32_t value;
-  uint64_t cpu_ns;
-  uint64_t memory_peak_bytes;
+  uint64_t cpu_ns;            /* of all processes of the command that were waited for */
+  uint64_t memory_peak_bytes; /* of the largest of them */
 };
 
 #endif

@@ -3,6 +3,7 @@
 local argparse = require "argparse"
 local async = require "lbox.async"
 local errors = require "lbox.errors"
+local local_server = require "lbox.local_server"
 local paths = require "lbox.paths"
 local posix = require "lbox.server.posix"
 
@@ -10,6 +11,7 @@ local M = {}
 
 -- How long a start may take; bringing back a data directory after a crash is the slow part.
 local START_TIMEOUT_MS = 15000
+local LOCK_RETRY_MS = 20
 
 -- What the server started in the background gets of the environment: nothing that holds a secret,
 -- and nothing of the directory or session it was started from.
@@ -38,11 +40,28 @@ local function print_env(info)
   io.stdout:flush()
 end
 
---- Serves until a signal or the exit rules end it.
-local function serve(args)
+--- Serves until a signal or the exit rules end it. On demand one server is as good as another: when
+--- the data directory is taken by one that is starting, that one counts; one that is ending is waited
+--- for.
+local function serve_data(opts)
   local server = require "lbox.server"
+  local give_up_at = async.now() + START_TIMEOUT_MS
+  while true do
+    local ok, err = pcall(server.serve, opts)
+    if ok then
+      return
+    elseif not (opts.on_demand and errors.is(err) and err.code == "locked") or async.now() > give_up_at then
+      error(err, 0)
+    elseif local_server.hello(paths.socket(opts.data)) then
+      return opts.ready { data = opts.data, socket = paths.socket(opts.data) }
+    end
+    async.sleep(LOCK_RETRY_MS)
+  end
+end
+
+local function serve(args)
   local listen = args.listen or (not args.on_demand and "127.0.0.1:0") or nil
-  local ok, err = pcall(async.run, server.serve, {
+  local ok, err = pcall(async.run, serve_data, {
     data = paths.data_dir(args.data),
     listen = listen,
     on_demand = args.on_demand,

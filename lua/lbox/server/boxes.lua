@@ -42,6 +42,20 @@ local function directory(self, id)
   return self.data.boxes .. "/" .. id
 end
 
+--- A box's directory holds its lock and its root. The box's own user, when it has one, gets through to
+--- the root; nobody else does.
+local function make_directory(dir, uid)
+  local made, why = posix.mkdir(dir, 0x1c0)
+  if not made then
+    errors.raise("local", ("cannot make %s: %s"):format(dir, why))
+  end
+  if uid then
+    assert(posix.lchown(dir, 0, uid))
+    assert(posix.chmod(dir, 0x1c8)) -- 0710
+  end
+  sandbox.create_root(dir .. "/root", uid)
+end
+
 --- Creates a box from a checked create request.
 ---@param config table
 ---@return table row
@@ -65,15 +79,7 @@ function Boxes:create(config)
     created_at = os.time(), updated_at = os.time() }
   -- The row first: a directory without one would be nobody's, and its uid given out again.
   self.store:add_box(row)
-  local ok, err = pcall(function()
-    local dir = directory(self, id)
-    local made, why = posix.mkdir(dir, uid and 0x1c9 or 0x1c0)
-    if not made then
-      errors.raise("local", ("cannot make %s: %s"):format(dir, why))
-    end
-    posix.chmod(dir, uid and 0x1c9 or 0x1c0)
-    sandbox.create_root(dir .. "/root", uid)
-  end)
+  local ok, err = pcall(make_directory, directory(self, id), uid)
   if not ok then
     self.store:remove_box(id)
     error(err, 0)
@@ -107,15 +113,17 @@ end
 function Boxes:sandbox(row)
   local live = live_of(self, row.id)
   while live.starting do
-    -- Several requests may wait for one start: each looks again.
-    async.sleep(1)
+    local op = async.op()
+    table.insert(live.starting, op)
+    async.wait(op) -- and look again: that start may have failed
   end
   if live.deleting then
     refuse(404, ("box %q not found"):format(row.id))
   elseif live.sandbox and not live.sandbox.closed then
     return live.sandbox
   end
-  live.starting = true
+  local waiting = {}
+  live.starting = waiting
   local ok, result = pcall(sandbox.start, {
     id = row.id,
     root = directory(self, row.id) .. "/root",
@@ -124,6 +132,9 @@ function Boxes:sandbox(row)
     bin = self.data.bin,
   })
   live.starting = nil
+  for _, op in ipairs(waiting) do
+    op:resolve()
+  end
   if not ok then
     error(result, 0)
   end
@@ -163,22 +174,27 @@ local function end_sandbox(live)
   end
 end
 
---- Removes a tree in a child process: it may be large, and what is in it is the box's.
-local function remove_tree(path)
-  local pid, pidfd = posix.spawn {
-    argv = { "/bin/rm", "-rf", "--one-file-system", "--", path }, env = { "PATH=/usr/bin:/bin" }, cwd = "/",
-  }
-  if not pid then
-    errors.raise("local", "cannot start rm: " .. tostring(pidfd))
+--- Removes the directory of a box in which nothing runs any more.
+local function remove_directory(self, dir)
+  local root = dir .. "/root"
+  local st = posix.lstat(root)
+  if st then
+    local owner = posix.getuid() == 0 and st.uid or nil
+    sandbox.empty_root(root, owner, self.data.bin)
+    assert(posix.rmdir(root))
   end
-  local watch = async.fd(pidfd)
-  watch:wait("r")
-  watch:close()
-  local usage = posix.waitid(pidfd)
-  posix.close(pidfd)
-  if not usage or usage.exit_code ~= 0 then
-    errors.raise("local", "cannot remove " .. path)
-  end
+  posix.unlink(dir .. "/lock")
+  assert(posix.rmdir(dir))
+end
+
+--- The same beside whatever else goes on; what cannot be removed is removed at the next start.
+local function remove_later(self, dir)
+  self.server.scope:spawn(function()
+    local ok, err = pcall(remove_directory, self, dir)
+    if not ok then
+      self.server.log(("cannot remove %s: %s"):format(dir, tostring(err)))
+    end
+  end)
 end
 
 --- Deletes a box for good: its processes, its row and its files.
@@ -196,12 +212,7 @@ function Boxes:delete(row)
   -- Renamed first: what a kill leaves behind is then known for rubbish at the next start.
   local gone = self.data.boxes .. "/.deleted-" .. row.id
   if posix.rename(dir, gone) then
-    self.server.scope:spawn(function()
-      local ok, err = pcall(remove_tree, gone)
-      if not ok then
-        self.server.log(tostring(err))
-      end
-    end)
+    remove_later(self, gone)
   end
   self.store:remove_box(row.id)
   self.live[row.id] = nil
@@ -211,9 +222,7 @@ end
 function Boxes:sweep()
   for _, name in ipairs(posix.listdir(self.data.boxes) or {}) do
     if name:match("^%.deleted%-") or not (name:match("^%.") or self.store:box(name)) then
-      self.server.scope:spawn(function()
-        pcall(remove_tree, self.data.boxes .. "/" .. name)
-      end)
+      remove_later(self, self.data.boxes .. "/" .. name)
     end
   end
 end

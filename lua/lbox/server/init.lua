@@ -94,7 +94,7 @@ end
 --- Waits for a signal or, on demand, until nobody needs the server any more.
 local function wait_for_end(server, signals, on_demand)
   local watch = async.fd(signals)
-  local stop = async.op()
+  local stop = server.stop
   async.source(watch.id, function()
     stop:resolve()
   end)
@@ -153,7 +153,7 @@ function M.serve(opts)
     errors.raise("local", ("another server has the data directory %s"):format(opts.data), { code = "locked" })
   end
   local signals = assert(posix.signals { "TERM", "INT", "HUP" })
-  local server = { log = opts.log, listeners = {} }
+  local server = { log = opts.log, listeners = {}, stop = async.op() }
   async.scope(function(scope)
     server.scope = scope
     server.data = data.open(opts.data)

@@ -9,43 +9,82 @@ local M = {}
 
 -- A stream's writer waits while more than this is unsent.
 local HIGH_WATER = 256 * 1024
+-- Requests handled at once; further ones wait in the HTTP server, which refuses the rest with 503.
+local MAX_LIVE = 1000
 
----@class lbox.server.Request
----@field method string
----@field path string      as sent, without the query
----@field query table<string, string>
----@field peer string|nil  "unix", "tcp", or nil when the client is gone
----@field uid integer|nil  of a unix peer
----@field answered boolean
----@field status integer|nil  of the answer
-local Request = {}
-Request.__index = Request
+-- ------------------------------------------------------------------------------ parts of a URL
 
-local function unescape(text)
-  return (text:gsub("%%(%x%x)", function(hex) return string.char(tonumber(hex, 16)) end))
+local function byte_of(hex)
+  return string.char(tonumber(hex, 16))
 end
-M.unescape = unescape
+
+--- Percent-decodes; what is not an escape stays as it is.
+---@param text string
+---@return string
+function M.unescape(text)
+  return (text:gsub("%%(%x%x)", byte_of))
+end
 
 --- A query string as a table; the last of several values wins.
+---@param text string
+---@return table<string, string>
 function M.parse_query(text)
   local query = {}
   for pair in text:gmatch("[^&]+") do
     local name, value = pair:match("^([^=]*)=?(.*)$")
-    name = unescape((name:gsub("%+", " ")))
+    name = M.unescape((name:gsub("%+", " ")))
     if name ~= "" then
-      query[name] = unescape((value:gsub("%+", " ")))
+      query[name] = M.unescape((value:gsub("%+", " ")))
     end
   end
   return query
 end
 
+--- The path of a request target: also of an absolute one, which a client may send as if to a proxy.
+--- Nil when it is neither (and not the `*` of OPTIONS).
+local function path_of(target, method)
+  if target:sub(1, 1) == "/" or (target == "*" and method == "OPTIONS") then
+    return target
+  end
+  local rest = target:match("^[Hh][Tt][Tt][Pp][Ss]?://[^/]+(.*)$")
+  return rest and (rest == "" and "/" or rest)
+end
+
+-- ------------------------------------------------------------------------------------ requests
+
+---@class lbox.server.Request
+---@field method string    a HEAD is handled as the GET it asks about; its answer goes without the body
+---@field path string      as sent, without the query
+---@field query table<string, string>
+---@field peer string|nil  "unix" or "tcp"
+---@field uid integer|nil  of a unix peer
+---@field address string|nil  of a tcp peer, "127.0.0.1:1234"
+---@field answered boolean
+---@field status integer|nil  of the answer
+---@field began number     when it was complete, in async.now()
+local Request = {}
+Request.__index = Request
+
+--- The (first) header of that name, or nil.
+---@param name string
+---@return string|nil
 function Request:header(name)
   return self.conn:header(name)
 end
 
---- The body, decoded. Raises kind `api` 400 when it is not JSON.
+--- The body.
+---@return string
+function Request:body()
+  if not self.bytes then
+    self.bytes = self.conn:body()
+  end
+  return self.bytes
+end
+
+--- The body, decoded; an empty one is {}. Raises kind `api` 400 when it is not a JSON object.
+---@return table
 function Request:json()
-  local body = self.conn:body()
+  local body = self:body()
   if not body:find("%S") then
     return {}
   end
@@ -58,107 +97,193 @@ function Request:json()
   return json.strip_nulls(value)
 end
 
---- Answers with a JSON value.
-function Request:answer(status, value)
+--- Whether the client hung up.
+function Request:gone()
+  return self.conn:gone()
+end
+
+--- Answers with bytes.
+---@param status integer
+---@param headers table<string, string>
+---@param body string
+function Request:respond(status, headers, body)
+  self.conn:respond(status, headers, body)
   self.answered, self.status = true, status
-  self.conn:respond(status, { ["Content-Type"] = "application/json" }, json.encode(value))
+end
+
+--- Answers with a JSON value.
+---@param status integer
+---@param value any
+function Request:answer(status, value)
+  self:respond(status, { ["Content-Type"] = "application/json" }, json.encode(value))
 end
 
 ---@class lbox.server.Writer
 local Writer = {}
 Writer.__index = Writer
 
---- Begins an answer that is written piece by piece.
+--- Begins an answer that is written piece by piece. It is the client's only when `finish` was called;
+--- otherwise the connection is cut when the handler returns.
+---@param status integer
+---@param content_type string
 ---@return lbox.server.Writer
 function Request:stream(status, content_type)
-  self.answered, self.status = true, status
   self.conn:begin(status, { ["Content-Type"] = content_type, ["Cache-Control"] = "no-cache" })
-  return setmetatable({ conn = self.conn, id = self.conn:id() }, Writer)
+  self.answered, self.status = true, status
+  self.writer = setmetatable({ conn = self.conn, id = self.conn:id() }, Writer)
+  return self.writer
 end
 
-function Writer:wait_room()
-  local op = async.op(function() async.source(self.id, nil) end)
-  async.source(self.id, function()
-    async.source(self.id, nil)
+--- Waits until most of what was written is sent, or the client is gone.
+local function wait_for_room(writer)
+  local op = async.op(function() async.source(writer.id, nil) end)
+  async.source(writer.id, function()
+    async.source(writer.id, nil)
     op:resolve()
   end)
   async.wait(op)
 end
 
 --- Sends bytes; waits while much is unsent. Raises kind `network` when the client is gone.
+---@param bytes string
 function Writer:write(bytes)
-  if bytes ~= "" then
-    self.conn:write(bytes)
+  local unsent = 0
+  if bytes ~= "" and not self.ended then
+    unsent = self.conn:write(bytes)
   end
-  while self.conn:unsent() > HIGH_WATER and not self.conn:gone() do
-    self:wait_room()
+  while unsent > HIGH_WATER and not self:gone() do
+    wait_for_room(self)
+    unsent = self.ended and 0 or self.conn:unsent()
   end
-  if self.conn:gone() then
+  if self:gone() then
     errors.raise("network", "the client went away")
   end
 end
 
+--- Whether nothing written reaches the client any more.
+---@return boolean
 function Writer:gone()
-  return self.conn:gone()
+  return self.ended == "cut" or (not self.ended and self.conn:gone())
 end
 
+--- The answer is complete.
 function Writer:finish()
-  self.conn:finish()
+  if not self.ended then
+    self.ended = "finished"
+    self.conn:finish()
+  end
 end
 
 --- Cuts the answer, so that the client sees that it is not whole.
 function Writer:abort()
-  self.conn:abort()
+  if not self.ended then
+    self.ended = "cut"
+    self.conn:abort()
+  end
 end
 
 local function new_request(conn)
-  local path, query = conn:path()
-  local peer, uid = conn:peer()
+  local peer, detail = conn:peer()
+  local method = conn:method()
   return setmetatable({
     conn = conn,
-    method = conn:method(),
-    path = path,
-    query = M.parse_query(query),
+    method = method == "HEAD" and "GET" or method,
+    path = path_of(conn:path(), method),
+    query = M.parse_query(conn:query()),
     peer = peer,
-    uid = uid,
+    uid = peer == "unix" and detail or nil,
+    address = peer == "tcp" and detail or nil,
     answered = false,
     began = async.now(),
   }, Request)
 end
 
+-- ------------------------------------------------------------------------------------ listeners
+
 ---@class lbox.server.Listener
 local Listener = {}
 Listener.__index = Listener
 
---- Serves `handler(request)`, each in a task of `scope`. The handler answers; its errors are its own.
----@param opts { fd: integer, max_body: integer, scope: table, handler: fun(request: lbox.server.Request) }
+local function handle(self, request)
+  local ok, err = pcall(self.handler, request)
+  if request.writer then
+    request.writer:abort()
+  end
+  request.conn:close()
+  self.live = self.live - 1
+  self:accept()
+  if not ok then
+    error(err, 0)
+  end
+end
+
+--- Starts a task for every request there is.
+function Listener:accept()
+  while self.live < MAX_LIVE and not self.stopped do
+    local conn = self.server:accept()
+    if not conn then
+      return
+    end
+    local request = new_request(conn)
+    if request.path then
+      self.live = self.live + 1
+      self.spawn(function() handle(self, request) end)
+    else
+      request:answer(400, { error = "bad request target" })
+      conn:close()
+    end
+  end
+end
+
+--- Serves `handler(request)`, each in a task of `scope` (or of nobody's). The handler answers; its
+--- errors are its own. The listener stops, at the latest, when the current scope is left.
+---@param opts { fd: integer, max_body: integer|nil, scope: lbox.async.Scope|nil,
+---  handler: fun(request: lbox.server.Request), connection_limit: integer|nil,
+---  waiting_limit: integer|nil, idle_timeout: number|nil, write_timeout: number|nil }  fd: a listening
+---  socket, the listener's from here on; times in ms
 ---@return lbox.server.Listener
 function M.new(opts)
-  local server = httpd.new(async.engine(), { fd = opts.fd, max_body = opts.max_body })
-  local self = setmetatable({ server = server, id = server:id() }, Listener)
+  local server = httpd.new(async.engine(), opts)
+  local scope = opts.scope
+  local self = setmetatable({
+    server = server,
+    id = server:id(),
+    handler = opts.handler,
+    live = 0,
+    stopped = false,
+    spawn = scope and function(fn) return scope:spawn(fn) end or async.spawn,
+  }, Listener)
   async.source(self.id, function()
-    local conn = server:accept()
-    while conn do
-      local request = new_request(conn)
-      opts.scope:spawn(function()
-        local ok, err = pcall(opts.handler, request)
-        request.conn:close()
-        if not ok then
-          error(err, 0)
-        end
-      end)
-      conn = server:accept()
-    end
+    self:accept()
   end)
+  self.closer = async.on_close(function() self:stop() end)
   return self
 end
 
---- Number of open connections.
+--- Number of open connections, and of requests whose answer is not wholly sent.
+---@return integer connections
+---@return integer requests
 function Listener:connections()
+  if self.stopped then
+    return 0, 0
+  end
   return self.server:connections()
 end
 
-function Listener:stop()
+--- Takes no more connections and ends those there are, after `grace` ms or when every request is
+--- answered.
+---@param grace number|nil  0
+function Listener:stop(grace)
+  if self.stopped then
+    return
+  end
+  self.server:quiesce()
+  local deadline = async.now() + (grace or 0)
+  while select(2, self:connections()) > 0 and async.now() < deadline do
+    async.sleep(math.min(5, deadline - async.now()))
+  end
+  self.stopped = true
+  self.closer:remove()
   async.source(self.id, nil)
   self.server:stop()
 end

@@ -2,22 +2,40 @@
 --- left in the background keeps the pipes open and runs on.
 local async = require "lbox.async"
 local errors = require "lbox.errors"
+local init_link = require "lbox.server.init_link"
 local posix = require "lbox.server.posix"
 
 local M = {}
 
 local PIECE = 64 * 1024
-local STATUS_SIZE = 24
-local EXITED, SIGNALED, FAILED, NO_CWD = 0, 1, 2, 3
+local STATUS_FORMAT, STATUS_SIZE = "=I4i4I8I8", 24
+local STARTED, EXITED, SIGNALED, FAILED, NO_CWD = 0, 1, 2, 3, 4
 local KILLED = 137
+local ENOENT = 2
+local SIGNALS = { HUP = 1, INT = 2, QUIT = 3, KILL = 9, USR1 = 10, USR2 = 12, TERM = 15, TSTP = 20 }
+-- A keeper that has not ended its command after this long was stopped by it.
+local FORCE_AFTER_MS = 2000
 
 ---@class lbox.server.Process
----@field keeper integer  its keeper's pid in the box
----@field result { exit_code: integer, cpu_ns: integer, memory_peak_bytes: integer }|nil
+---@field pid integer|nil  of the main process, in the box, once it runs
+---@field result { exit_code: integer, cpu_ns: integer, memory_peak_bytes: integer,
+---  not_started: "program"|"directory"|nil, errno: integer|nil, stopped: boolean|nil }|nil
 local Process = {}
 Process.__index = Process
 
-local function request(command)
+local function check_words(words)
+  for _, word in ipairs(words) do
+    if word:find("\0", 1, true) then
+      errors.raise("local", "a command must not contain a NUL byte", { errno = "EINVAL" })
+    end
+  end
+end
+
+--- What lbox-init is to start, as it reads it.
+local function encode(command)
+  check_words(command.argv)
+  check_words(command.env)
+  check_words { command.cwd }
   local parts = { string.pack("=s4I4", command.cwd, #command.argv) }
   for _, word in ipairs(command.argv) do
     parts[#parts + 1] = string.pack("=s4", word)
@@ -29,125 +47,198 @@ local function request(command)
   return table.concat(parts)
 end
 
-local function check_words(words)
-  for _, word in ipairs(words) do
-    if word:find("\0", 1, true) then
-      errors.raise("local", "a command must not contain a NUL byte", { errno = "EINVAL" })
+-- ---------------------------------------------------------------------------------------- start
+
+--- Descriptors made one after another, so that all can be closed when one cannot be made.
+local Fds = {}
+Fds.__index = Fds
+
+function Fds:add(fd, ...)
+  if not fd then
+    self:close()
+    errors.raise("local", "no descriptors left for a command: " .. tostring((...)))
+  end
+  self[#self + 1] = fd
+  return fd
+end
+
+function Fds:pipe()
+  local from, to = posix.pipe()
+  self:add(from, to)
+  return from, self:add(to)
+end
+
+function Fds:close(keep)
+  for _, fd in ipairs(self) do
+    if not (keep and keep[fd]) then
+      posix.close(fd)
     end
   end
 end
 
---- Starts a command in `sandbox`.
----@param command { argv: string[], cwd: string, env: string[], merge: boolean|nil }
+local event
+
+local function open_pipe(self, name, fd)
+  posix.set_nonblock(fd)
+  local pipe = { fd = fd, watch = async.engine():watch(fd) }
+  async.source(pipe.watch:id(), function() event(self, name) end)
+  self.pipes[name] = pipe
+  return pipe
+end
+
+--- Starts a command in `sandbox`. Whether it could be started shows at its end, in `result`.
+---@param command { argv: string[], cwd: string, env: string[], merge: boolean|nil, stdin: string|nil }
 ---@return lbox.server.Process
-function M.start(sandbox, op, command)
-  check_words(command.argv)
-  check_words(command.env)
-  check_words { command.cwd }
-  local payload = posix.memfd(request(command))
-  local null = posix.open("/dev/null", "read")
-  local out_read, out_write = posix.pipe()
+function M.start(sandbox, command)
+  local bytes = encode(command)
+  local fds = setmetatable({}, Fds)
+  local payload = fds:add(posix.memfd(bytes))
+  local stdin = fds:add(command.stdin and posix.memfd(command.stdin) or posix.open("/dev/null", "read"))
+  local out_read, out_write = fds:pipe()
   local err_read, err_write
   if not command.merge then
-    err_read, err_write = posix.pipe()
+    err_read, err_write = fds:pipe()
   end
-  local status_read, status_write = posix.pipe()
-  local ok, answer = pcall(sandbox.ask, sandbox, op, "",
-    { payload, null, out_write, err_write or out_write, status_write })
-  for _, fd in ipairs { payload, null, out_write, status_write } do
-    posix.close(fd)
-  end
-  if err_write then
-    posix.close(err_write)
-  end
-  if not ok then
-    for _, fd in ipairs { out_read, status_read } do
-      posix.close(fd)
+  local status_read, status_write = fds:pipe()
+  local ok, code, _, keeper = pcall(sandbox.link.ask, sandbox.link, init_link.SPAWN, "",
+    { payload, stdin, out_write, err_write or out_write, status_write })
+  if not ok or code ~= 0 then
+    fds:close()
+    if not ok then
+      error(code, 0)
     end
-    if err_read then
-      posix.close(err_read)
-    end
-    error(answer, 0)
+    local why, name = posix.strerror(code)
+    errors.raise("local", "the command cannot be started: " .. why, { errno = name })
   end
+  fds:close { [out_read] = true, [status_read] = true, [err_read or out_read] = true }
   local self = setmetatable({
-    sandbox = sandbox,
-    keeper = string.unpack("=i4", answer.fields),
-    pipes = {},
-    command = command,
+    sandbox = sandbox, keeper = keeper, pipes = {}, status = "", killed = false,
   }, Process)
-  for name, fd in pairs { stdout = out_read, stderr = err_read, status = status_read } do
-    posix.set_nonblock(fd)
-    self.pipes[name] = { fd = fd, watch = async.fd(fd) }
+  open_pipe(self, "stdout", out_read)
+  if err_read then
+    open_pipe(self, "stderr", err_read)
   end
+  open_pipe(self, "status", status_read).watch:arm("r")
   sandbox.processes[self] = true
   return self
 end
 
-local function close_pipe(self, name)
+-- ------------------------------------------------------------------------------------ the pipes
+
+local function close_pipe(self, name, keep_fd)
   local pipe = self.pipes[name]
   if pipe then
     self.pipes[name] = nil
+    async.source(pipe.watch:id(), nil)
     pipe.watch:close()
-    posix.close(pipe.fd)
+    if not keep_fd then
+      posix.close(pipe.fd)
+    end
   end
 end
 
---- Lets go of everything. Called at the end of every use.
-function Process:close()
-  for _, name in ipairs { "stdout", "stderr", "status" } do
-    close_pipe(self, name)
+local function wake(self)
+  local op = self.waiting
+  if op then
+    self.waiting = nil
+    op:resolve()
   end
-  self.sandbox.processes[self] = nil
 end
 
-local function take_status(self, bytes)
-  if #bytes < STATUS_SIZE then
-    self.result = { exit_code = KILLED, cpu_ns = 0, memory_peak_bytes = 0 }
+--- The main process is gone. What it wrote is in the pipes: that much is delivered, and no more.
+local function finish(self, result)
+  if self.result then
     return
   end
-  local kind, value, cpu_ns, memory = string.unpack("=I4i4I8I8", bytes)
+  self.result = result
+  close_pipe(self, "status")
+  if self.force then
+    self.force:cancel()
+  end
+  if self.closed then
+    self.sandbox.processes[self] = nil
+  end
+  for _, name in ipairs { "stdout", "stderr" } do
+    local pipe = self.pipes[name]
+    if pipe then
+      pipe.left = posix.available(pipe.fd) or 0
+    end
+  end
+  wake(self)
+end
+
+local function take_record(self, bytes)
+  local kind, value, cpu_ns, memory = string.unpack(STATUS_FORMAT, bytes)
   local result = { cpu_ns = cpu_ns, memory_peak_bytes = memory }
-  if kind == EXITED then
+  if kind == STARTED then
+    self.pid = value
+    return
+  elseif kind == EXITED then
     result.exit_code = value & 0xff
   elseif kind == SIGNALED then
     result.exit_code = 128 + (value & 0x7f)
   elseif kind == FAILED or kind == NO_CWD then
     result.not_started = kind == FAILED and "program" or "directory"
-    result.exit_code = value == 2 and 127 or 126
+    result.exit_code = value == ENOENT and 127 or 126
     result.errno = value
   else
     result.exit_code = KILLED
   end
-  self.result = result
+  finish(self, result)
+end
+
+local function take_status(self)
+  local pipe = self.pipes.status
+  local bytes, _, name = posix.read(pipe.fd, 4 * STATUS_SIZE)
+  if bytes == "" or (not bytes and name ~= "EAGAIN") then
+    -- The keeper was killed, by the box's own programs or with the box.
+    return finish(self, { exit_code = KILLED, cpu_ns = 0, memory_peak_bytes = 0 })
+  end
+  self.status = self.status .. (bytes or "")
+  while #self.status >= STATUS_SIZE and not self.result do
+    local record = self.status:sub(1, STATUS_SIZE)
+    self.status = self.status:sub(STATUS_SIZE + 1)
+    take_record(self, record)
+  end
+  if not self.result then
+    pipe.watch:arm("r")
+  end
+end
+
+function event(self, name)
+  if name == "status" then
+    take_status(self)
+  else
+    wake(self)
+  end
+end
+
+--- What is left in the pipe belongs to nobody: programs in the background may go on writing to it, so
+--- lbox-init reads it on and throws it away.
+local function let_go(self, name)
+  local pipe = self.pipes[name]
+  local bytes, _, why = posix.read(pipe.fd, 1)
+  if bytes == "" or (not bytes and why ~= "EAGAIN") or self.sandbox.closed then
+    return close_pipe(self, name)
+  end
+  local link = self.sandbox.link
+  close_pipe(self, name, true)
+  link:tell(init_link.DISCARD, "", { pipe.fd })
 end
 
 --- What is in a pipe now: bytes, nil when there is nothing, false when it is over.
 local function take(pipe)
-  local bytes, _, errno = posix.read(pipe.fd, PIECE)
-  if bytes == "" then
+  if pipe.left == 0 then
     return false
-  elseif bytes then
+  end
+  local bytes, _, name = posix.read(pipe.fd, math.min(PIECE, pipe.left or PIECE))
+  if bytes and bytes ~= "" then
+    pipe.left = pipe.left and pipe.left - #bytes
     return bytes
+  elseif not bytes and name == "EAGAIN" and not pipe.left then
+    return nil
   end
-  return errno == "EAGAIN" and nil
-end
-
---- Waits until one of the pipes has something.
-local function wait_any(self)
-  local op = async.op()
-  for _, pipe in pairs(self.pipes) do
-    async.source(pipe.watch.id, function() op:resolve() end)
-    pipe.watch.watch:arm("r")
-  end
-  self.waiting = op
-  local ok, err = pcall(async.wait, op)
-  self.waiting = nil
-  for _, pipe in pairs(self.pipes) do
-    async.source(pipe.watch.id, nil)
-  end
-  if not ok then
-    error(err, 0)
-  end
+  return false
 end
 
 --- The next piece of output: "stdout" or "stderr" and bytes. nil at the end: the main process is gone
@@ -160,35 +251,75 @@ function Process:read()
       if bytes then
         return name, bytes
       elseif bytes == false then
-        close_pipe(self, name)
+        let_go(self, name)
       end
     end
-    if self.result then
-      self:close()
+    if self.result and not (self.pipes.stdout or self.pipes.stderr) then
+      self.sandbox.processes[self] = nil
       return nil
     end
-    local status = self.pipes.status
-    local bytes = status and take(status)
-    if bytes or bytes == false or not status then
-      take_status(self, bytes or "")
-      close_pipe(self, "status") -- once more around: what was written before the end is in the pipes
-    else
-      wait_any(self)
+    if not self.result then
+      self:wait_event()
     end
   end
 end
+
+--- Waits until a pipe has something or the command ended.
+function Process:wait_event()
+  local op = async.op()
+  self.waiting = op
+  for _, name in ipairs { "stdout", "stderr" } do
+    local pipe = self.pipes[name]
+    if pipe then
+      pipe.watch:arm("r")
+    end
+  end
+  async.wait(op)
+end
+
+--- Reads to the end, drops the output and returns the result.
+function Process:wait()
+  repeat
+    local piece = self:read()
+  until not piece
+  return self.result
+end
+
+-- -------------------------------------------------------------------------------------- its end
 
 --- The box ended under the command.
 function Process:box_ended()
-  self.result = self.result or { exit_code = KILLED, cpu_ns = 0, memory_peak_bytes = 0, stopped = true }
-  if self.waiting then
-    self.waiting:resolve()
+  finish(self, { exit_code = KILLED, cpu_ns = 0, memory_peak_bytes = 0, stopped = true })
+end
+
+--- Sends a signal (KILL) to the command and everything it started, in the background or not, double
+--- forked or in sessions of their own. Does not wait.
+---@param signal string|nil  a name without SIG
+function Process:kill(signal)
+  local number = SIGNALS[signal or "KILL"]
+  if not number then
+    errors.raise("usage", ("no signal %q"):format(signal))
+  elseif self.result then
+    return
+  end
+  local link, keeper = self.sandbox.link, self.keeper
+  link:tell(init_link.KILL, string.pack("=I4I4I4", keeper, number, 0))
+  if number == SIGNALS.KILL and not self.force then
+    self.force = async.at(async.now() + FORCE_AFTER_MS, function()
+      link:tell(init_link.KILL, string.pack("=I4I4I4", keeper, number, 1))
+    end)
   end
 end
 
---- Kills the command and everything it started, in the background or not.
-function Process:kill()
-  self.sandbox:kill(self.keeper)
+--- Lets go of everything; the command, if it still runs, runs on. Idempotent.
+function Process:close()
+  self.closed = true
+  close_pipe(self, "stdout")
+  close_pipe(self, "stderr")
+  if self.result or not self.force then
+    close_pipe(self, "status")
+    self.sandbox.processes[self] = nil
+  end
 end
 
 return M

@@ -107,8 +107,20 @@ local function hello(server, request)
     busy = server.boxes:busy() })
 end
 
+--- A client of another version asks for it: an idle server is replaced, one at work is not.
+local function stop(server, request)
+  if request.peer ~= "unix" then
+    refuse(403, "only a client on this machine ends the server")
+  elseif server.boxes:busy() then
+    refuse(409, "the server is at work")
+  end
+  request:answer(200, {})
+  server.stop:resolve()
+end
+
 return {
   { "GET", "/lbox/hello", hello },
+  { "POST", "/lbox/stop", stop },
   { "POST", "/v2/box", create },
   { "GET", "/v2/box", list },
   { "DELETE", "/v2/box", delete_many },

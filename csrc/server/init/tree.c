@@ -1,0 +1,114 @@
+#include "server/init/tree.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+/* Directories deeper than this are moved up to the top and emptied there: one descriptor per level
+   is held, and a box can nest as deep as it likes. */
+enum { MAX_DEPTH = 48 };
+
+struct walk {
+  int top;
+  unsigned moved;  /* directories moved up so far, for their names */
+  unsigned passed; /* those that were found again */
+  int code;        /* the first failure */
+};
+
+static void note(struct walk *w, int code)
+{
+  if (w->code == 0)
+    w->code = code;
+}
+
+/* Opens a subdirectory of its own, which its owner may have made unreadable. */
+static int open_dir(int at, const char *name)
+{
+  enum { HOW = O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC };
+  int fd = openat(at, name, O_RDONLY | HOW);
+  if (fd < 0 && errno == EACCES) {
+    char self[64];
+    int handle = openat(at, name, O_PATH | HOW);
+    if (handle < 0)
+      return -1;
+    snprintf(self, sizeof self, "/proc/self/fd/%d", handle);
+    int changed = chmod(self, 0700);
+    close(handle);
+    fd = changed == 0 ? openat(at, name, O_RDONLY | HOW) : -1;
+  }
+  if (fd >= 0)
+    fchmod(fd, 0700);
+  return fd;
+}
+
+static bool move_up(struct walk *w, int at, const char *name)
+{
+  for (;;) {
+    char to[64];
+    snprintf(to, sizeof to, ".lbox-removed-%u", w->moved++);
+    if (renameat2(at, name, w->top, to, RENAME_NOREPLACE) == 0)
+      return true;
+    if (errno != EEXIST)
+      return false;
+  }
+}
+
+/* Empties the directory `fd`, which it closes. Deep ones call themselves at most MAX_DEPTH times.
+ */
+static void empty(struct walk *w, int fd, int depth)
+{
+  DIR *dir = fdopendir(fd);
+  if (!dir) {
+    note(w, errno);
+    close(fd);
+    return;
+  }
+  const struct dirent *entry;
+  while ((entry = readdir(dir))) {
+    const char *name = entry->d_name;
+    if (strcmp(name, ".") == 0 || strcmp(name, "..") == 0)
+      continue;
+    if (unlinkat(fd, name, 0) == 0)
+      continue;
+    if (errno != EISDIR && errno != EPERM) {
+      note(w, errno);
+      continue;
+    }
+    if (unlinkat(fd, name, AT_REMOVEDIR) == 0)
+      continue;
+    if (depth >= MAX_DEPTH && move_up(w, fd, name))
+      continue;
+    int sub = open_dir(fd, name);
+    if (sub < 0) {
+      note(w, errno);
+      continue;
+    }
+    empty(w, sub, depth + 1);
+    if (unlinkat(fd, name, AT_REMOVEDIR) != 0)
+      note(w, errno);
+  }
+  closedir(dir);
+}
+
+int lbox_tree_empty(const char *path)
+{
+  struct walk w = {.top = open_dir(AT_FDCWD, path)};
+  if (w.top < 0)
+    return errno;
+  /* Once more for what was moved to the top while it was read. */
+  do {
+    w.passed = w.moved;
+    int fd = openat(w.top, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (fd < 0)
+      note(&w, errno);
+    else
+      empty(&w, fd, 0);
+  } while (w.moved != w.passed && w.code == 0);
+  close(w.top);
+  return w.code;
+}

@@ -1,0 +1,196 @@
+/* lbox.server.posix: sockets. */
+#include "posix.h"
+
+#include <arpa/inet.h>
+#include <errno.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <stdint.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+enum { MAX_MESSAGE = 16 * 1024 * 1024, MAX_PASSED_FDS = 8 };
+
+/* socketpair() -> two connected descriptors that keep messages apart (SOCK_SEQPACKET) */
+int lbox__l_socketpair(lua_State *L)
+{
+  int fds[2];
+  if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, fds) != 0)
+    return lbox__fail(L);
+  lua_pushinteger(L, fds[0]);
+  lua_pushinteger(L, fds[1]);
+  return 2;
+}
+
+/* send(fd, bytes, { fds… }) -> true: one message, with descriptors passed */
+int lbox__l_send(lua_State *L)
+{
+  int fd = lbox__check_fd(L, 1);
+  size_t len;
+  const char *bytes = luaL_checklstring(L, 2, &len);
+  union {
+    struct cmsghdr head;
+    char space[CMSG_SPACE(sizeof(int) * MAX_PASSED_FDS)];
+  } control = {0};
+  struct iovec iov = {(void *)(uintptr_t)bytes, len};
+  struct msghdr message = {.msg_iov = &iov, .msg_iovlen = 1};
+  int fds[MAX_PASSED_FDS];
+  size_t n = 0;
+  if (!lua_isnoneornil(L, 3)) {
+    luaL_checktype(L, 3, LUA_TTABLE);
+    n = lua_rawlen(L, 3);
+    luaL_argcheck(L, n <= MAX_PASSED_FDS, 3, "too many descriptors");
+    for (size_t i = 0; i < n; i++) {
+      lua_rawgeti(L, 3, (lua_Integer)i + 1);
+      fds[i] = lbox__check_fd(L, -1);
+      lua_pop(L, 1);
+    }
+  }
+  if (n > 0) {
+    message.msg_control = control.space;
+    message.msg_controllen = CMSG_SPACE(sizeof(int) * n);
+    struct cmsghdr *c = CMSG_FIRSTHDR(&message);
+    c->cmsg_level = SOL_SOCKET;
+    c->cmsg_type = SCM_RIGHTS;
+    c->cmsg_len = CMSG_LEN(sizeof(int) * n);
+    memcpy(CMSG_DATA(c), fds, sizeof(int) * n);
+  }
+  ssize_t sent;
+  do
+    sent = sendmsg(fd, &message, MSG_NOSIGNAL | MSG_DONTWAIT);
+  while (sent < 0 && errno == EINTR);
+  return lbox__done(L, sent < 0 ? -1 : 0);
+}
+
+/* recv(fd, max) -> bytes ("" at the end), { fds… }: one message; a cut one is an error */
+int lbox__l_recv(lua_State *L)
+{
+  int fd = lbox__check_fd(L, 1);
+  lua_Integer max = luaL_checkinteger(L, 2);
+  luaL_argcheck(L, max > 0 && max <= MAX_MESSAGE, 2, "1 to 16777216 bytes");
+  union {
+    struct cmsghdr head;
+    char space[CMSG_SPACE(sizeof(int) * MAX_PASSED_FDS)];
+  } control;
+  luaL_Buffer b;
+  struct iovec iov = {luaL_buffinitsize(L, &b, (size_t)max), (size_t)max};
+  struct msghdr message = {.msg_iov = &iov,
+                           .msg_iovlen = 1,
+                           .msg_control = control.space,
+                           .msg_controllen = sizeof control.space};
+  ssize_t n;
+  do
+    n = recvmsg(fd, &message, MSG_CMSG_CLOEXEC | MSG_DONTWAIT);
+  while (n < 0 && errno == EINTR);
+  if (n < 0)
+    return lbox__fail(L);
+  luaL_pushresultsize(&b, (size_t)n);
+  lua_newtable(L);
+  lua_Integer count = 0;
+  for (struct cmsghdr *c = CMSG_FIRSTHDR(&message); c; c = CMSG_NXTHDR(&message, c)) {
+    if (c->cmsg_level != SOL_SOCKET || c->cmsg_type != SCM_RIGHTS)
+      continue;
+    size_t fds = (c->cmsg_len - CMSG_LEN(0)) / sizeof(int);
+    for (size_t i = 0; i < fds; i++) {
+      int passed;
+      memcpy(&passed, CMSG_DATA(c) + i * sizeof(int), sizeof passed);
+      lua_pushinteger(L, passed);
+      lua_rawseti(L, -2, ++count);
+    }
+  }
+  if (message.msg_flags & (MSG_TRUNC | MSG_CTRUNC)) {
+    for (lua_Integer i = 1; i <= count; i++) {
+      lua_rawgeti(L, -1, i);
+      close((int)lua_tointeger(L, -1));
+      lua_pop(L, 1);
+    }
+    errno = EMSGSIZE;
+    return lbox__fail(L);
+  }
+  return 2;
+}
+
+static int listen_unix(lua_State *L, const char *path)
+{
+  struct sockaddr_un address = {.sun_family = AF_UNIX};
+  luaL_argcheck(L, strlen(path) < sizeof address.sun_path, 1, "the socket's path is too long");
+  memcpy(address.sun_path, path, strlen(path));
+  int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+  if (fd >= 0 && bind(fd, (struct sockaddr *)&address, sizeof address) == 0 &&
+      listen(fd, 128) == 0) {
+    lua_pushinteger(L, fd);
+    return 1;
+  }
+  int code = errno;
+  if (fd >= 0)
+    close(fd);
+  errno = code;
+  return lbox__fail(L);
+}
+
+/* listen{ unix = path } or { host = numeric IPv4 or IPv6, port = n } -> fd, port */
+int lbox__l_listen(lua_State *L)
+{
+  luaL_checktype(L, 1, LUA_TTABLE);
+  if (lua_getfield(L, 1, "unix") != LUA_TNIL)
+    return listen_unix(L, luaL_checkstring(L, -1));
+  lua_getfield(L, 1, "host");
+  const char *host = luaL_checkstring(L, -1);
+  lua_getfield(L, 1, "port");
+  lua_Integer port = luaL_checkinteger(L, -1);
+  luaL_argcheck(L, port >= 0 && port <= 65535, 1, "port must be 0 to 65535");
+  union {
+    struct sockaddr any;
+    struct sockaddr_in v4;
+    struct sockaddr_in6 v6;
+  } address = {0};
+  socklen_t len = sizeof address.v4;
+  if (inet_pton(AF_INET, host, &address.v4.sin_addr) == 1) {
+    address.v4.sin_family = AF_INET;
+    address.v4.sin_port = htons((uint16_t)port);
+  } else if (inet_pton(AF_INET6, host, &address.v6.sin6_addr) == 1) {
+    address.v6.sin6_family = AF_INET6;
+    address.v6.sin6_port = htons((uint16_t)port);
+    len = sizeof address.v6;
+  } else {
+    errno = EADDRNOTAVAIL;
+    return lbox__fail(L);
+  }
+  int fd = socket(address.any.sa_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+  int one = 1;
+  if (fd < 0)
+    return lbox__fail(L);
+  setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof one);
+  if (bind(fd, &address.any, len) != 0 || listen(fd, 128) != 0 ||
+      getsockname(fd, &address.any, &len) != 0) {
+    int code = errno;
+    close(fd);
+    errno = code;
+    return lbox__fail(L);
+  }
+  lua_pushinteger(L, fd);
+  lua_pushinteger(
+      L, ntohs(address.any.sa_family == AF_INET ? address.v4.sin_port : address.v6.sin6_port));
+  return 2;
+}
+
+/* accept(fd) -> fd, non-blocking */
+int lbox__l_accept(lua_State *L)
+{
+  int fd = accept4(lbox__check_fd(L, 1), NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
+  int one = 1;
+  if (fd >= 0)
+    setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
+  return lbox__push_fd(L, fd);
+}
+
+/* reset(fd): closes a TCP connection so that the peer sees a reset */
+int lbox__l_reset(lua_State *L)
+{
+  int fd = lbox__check_fd(L, 1);
+  struct linger now = {1, 0};
+  setsockopt(fd, SOL_SOCKET, SO_LINGER, &now, sizeof now);
+  return lbox__done(L, close(fd));
+}
