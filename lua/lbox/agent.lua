@@ -21,6 +21,7 @@ local FIRST_PAUSE_MS, LAST_PAUSE_MS = 1000, 30000
 -- How much of an output that does not match its schema an error shows.
 local RAW_BYTES = 500
 
+-- `timeout` is a deadline for the whole run, over all tries; nil: none.
 ---@class lbox.agent.StreamOptions: lbox.CallOptions
 ---@field prompt string
 ---@field options table|nil          of the agent itself, snake_case
@@ -171,9 +172,13 @@ local function may_try_again(err)
   return RETRIED[err.kind] or false
 end
 
+---@class lbox.BoxAgent
 local methods = {}
 
---- Runs the agent to its end.
+--- Runs the agent to its end. Raises `usage` without a request when the box has no agent, `run` when
+--- the agent reports an error, `schema` when its output does not match, `timeout` when a limit passes
+--- (the run is cancelled), `stream` when the stream broke off and the run is not known to have
+--- completed; and an error of a callback as it is.
 ---@param opts lbox.agent.RunOptions
 ---@return lbox.Run
 function methods:run(opts)
@@ -211,7 +216,8 @@ end
 
 local ONLY_RUN = { response_schema = true, max_retries = true }
 
---- Starts a run whose chunks are read as they come.
+--- Starts a run whose chunks are read as they come. Errors of HTTP are raised here, what `run` raises
+--- besides while it is read.
 ---@param opts lbox.agent.StreamOptions
 ---@return lbox.Stream
 function methods:stream(opts)

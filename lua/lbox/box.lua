@@ -36,9 +36,9 @@ local CALL_OPTIONS = client.call_options {}
 ---@field network_policy lbox.NetworkPolicy
 ---@field model_config { harness: string?, model: string? }
 ---@field expires_at integer|nil
----@field agent table
----@field exec table
----@field files table
+---@field agent lbox.BoxAgent
+---@field exec lbox.BoxExec
+---@field files lbox.BoxFiles
 local methods = {}
 
 --- Takes over what the server says of the box.
@@ -74,7 +74,7 @@ local function fetch(connection, path, opts, box_id, deadline)
   return json.strip_nulls(data)
 end
 
---- Reads the box's fields again.
+--- Reads the box's fields again. Raises `api` 404 when the box is gone.
 ---@param opts lbox.ReadOptions|nil
 ---@return lbox.Box self
 function methods:refresh(opts)
@@ -98,8 +98,8 @@ function methods:get_status(opts)
   return json.strip_nulls(answer)
 end
 
---- Changes `box.cwd`, where later calls work; it has to be there.
----@param path string
+--- Changes `box.cwd`, where later calls work. Raises `api` when nothing is there; `cwd` stays then.
+---@param path string  relative to the old `cwd`, or absolute
 ---@param opts lbox.CallOptions|nil
 function methods:cd(path, opts)
   opts = check_opts(opts, CALL_OPTIONS, "box:cd")
@@ -111,7 +111,8 @@ function methods:cd(path, opts)
   self.cwd = there
 end
 
---- What ran in the box, newest first.
+--- What ran in the box, newest first, as the server has it: `id`, `type` ("agent" or "shell"),
+--- `status`, `prompt`, `output`, `error_message`, `created_at` (Unix seconds), …
 ---@param opts lbox.ReadOptions|nil
 ---@return table[]
 function methods:list_runs(opts)
@@ -122,7 +123,7 @@ function methods:list_runs(opts)
   return type(answer.runs) == "table" and json.strip_nulls(answer.runs) or {}
 end
 
---- Cancels a run.
+--- Cancels a run; one that has ended stays as it is. Raises `api` 404 when there is no such run.
 ---@param id string
 ---@param opts lbox.CallOptions|nil
 function methods:cancel_run(id, opts)
@@ -136,7 +137,7 @@ function methods:cancel_run(id, opts)
   }
 end
 
---- Deletes the box for good, and closes it.
+--- Deletes the box for good, and closes it. Does nothing when it is closed already.
 ---@param opts lbox.ReadOptions|nil
 function methods:delete(opts)
   opts = check_opts(opts, READ_OPTIONS, "box:delete")
@@ -202,7 +203,8 @@ end
 
 local Box = {}
 
---- Makes a box and waits until it can be used.
+--- Makes a box and waits until it can be used. Raises `api` when the server refuses or the box fails,
+--- `timeout` (with `box_id`) when it is not ready after 300 s.
 ---@param opts lbox.CreateOptions|nil
 ---@return lbox.Box
 function Box.create(opts)
@@ -229,7 +231,7 @@ function Box.create(opts)
   return box
 end
 
---- A box that is there, by its id.
+--- A box that is there, by its id. Raises `api` 404 when it is not.
 ---@param id string
 ---@param opts lbox.GetOptions|nil
 ---@return lbox.Box
@@ -240,7 +242,7 @@ function Box.get(id, opts)
   return new(connection, fetch(connection, path, opts, id), opts.git_token)
 end
 
---- A box that is there, by its name.
+--- A box that is there, by its name. Raises `api` 404 when it is not.
 ---@param name string
 ---@param opts lbox.GetOptions|nil
 ---@return lbox.Box
@@ -251,8 +253,11 @@ function Box.get_by_name(name, opts)
   return new(connection, fetch(connection, path, opts), opts.git_token)
 end
 
+---@class lbox.ListOptions: lbox.ConnectionOptions, lbox.ReadOptions
+---@field label string|nil  only boxes that have it
+
 --- What the server says of every box, or of those with a label: a list of plain tables.
----@param opts { label: string? }|nil
+---@param opts lbox.ListOptions|nil
 ---@return table[]
 function Box.list(opts)
   opts = check_opts(opts, LIST_OPTIONS, "Box.list")
@@ -270,8 +275,11 @@ end
 
 local NO_IDS = "box_ids must contain at least one non-empty id"
 
+---@class lbox.DeleteBoxesOptions: lbox.ConnectionOptions, lbox.CallOptions
+---@field box_ids string|string[]  an id, or a list of at least one
+
 --- Deletes several boxes for good. No ids is an error: the server would take it for all.
----@param opts { box_ids: string|string[] }
+---@param opts lbox.DeleteBoxesOptions
 function Box.delete_boxes(opts)
   opts = check_opts(opts, DELETE_BOXES_OPTIONS, "Box.delete_boxes")
   local given = opts.box_ids

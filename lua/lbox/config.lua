@@ -59,7 +59,8 @@ local function take(into, opts)
   end
 end
 
---- Sets defaults for every later call of this process.
+--- Sets defaults for every later call of this process. Raises `usage` for an option that does not exist
+--- or is of the wrong type.
 ---@param opts lbox.ConnectionOptions
 function M.configure(opts)
   if type(opts) ~= "table" then

@@ -92,8 +92,8 @@ local HARNESS_OF_PREFIX = {
   { "openai/", M.Agent.CODEX },
 }
 
---- The harness that usually runs a model.
----@param model string
+--- The harness that usually runs a model: `claude-code` when nothing else is known.
+---@param model string  "anthropic/claude-sonnet-4-5"
 ---@return string
 function M.infer_default_provider(model)
   for _, rule in ipairs(HARNESS_OF_PREFIX) do

@@ -12,7 +12,7 @@ local M = {}
 local GRACE_MS = 30000
 
 ---@class lbox.exec.CommandOptions: lbox.CallOptions
----@field folder string|nil  where to run, instead of the box's directory
+---@field folder string|nil  where to run, relative to the box's directory, which is the default
 local COMMAND_OPTIONS = client.call_options { folder = "string" }
 
 ---@class lbox.exec.StreamOptions: lbox.exec.CommandOptions
@@ -21,11 +21,11 @@ local STREAM_OPTIONS = client.call_options { folder = "string", idle_timeout = "
 
 ---@class lbox.exec.CodeOptions: lbox.exec.CommandOptions
 ---@field code string
----@field lang string
+---@field lang string  "js", "ts" or "python"
 local CODE_OPTIONS = client.call_options { code = "string", lang = "string", folder = "string" }
 
 ---@class lbox.exec.StreamCodeOptions: lbox.exec.CodeOptions
----@field idle_timeout number|nil
+---@field idle_timeout number|nil  ms of silence allowed; 0: any, nil: the client's timeout
 local STREAM_CODE_OPTIONS = client.call_options {
   code = "string", lang = "string", folder = "string", idle_timeout = "number",
 }
@@ -117,9 +117,11 @@ local function stream_once(self, kind, path, body, opts, timeout)
   }
 end
 
+---@class lbox.BoxExec
 local methods = {}
 
---- Runs a command with `sh -c` and waits for it. An exit code that is not 0 does not raise.
+--- Runs a command with `sh -c` and waits for it. An exit code that is not 0 does not raise. Raises
+--- `timeout` when the deadline passes (the command may go on), `api` when the folder is not there.
 ---@param command string
 ---@param opts lbox.exec.CommandOptions|nil
 ---@return lbox.Run
@@ -129,7 +131,7 @@ function methods:command(command, opts)
   return run_once(self, "command", "/exec", body, opts, opts.timeout)
 end
 
---- Runs a piece of code; `timeout` is the server's and kills it.
+--- Runs a piece of code; `timeout` (ms) is the server's and kills it, the client waits 30 s longer.
 ---@param opts lbox.exec.CodeOptions
 ---@return lbox.Run
 function methods:code(opts)
@@ -137,7 +139,8 @@ function methods:code(opts)
   return run_once(self, "code", "/code", body, opts, patience(opts.timeout))
 end
 
---- Starts a command whose output is read as it comes.
+--- Starts a command whose output is read as it comes: `output` chunks with `data`, then `exit` with
+--- `exit_code`. Output that ends without an exit raises `stream`.
 ---@param command string
 ---@param opts lbox.exec.StreamOptions|nil
 ---@return lbox.Stream

@@ -12,17 +12,17 @@ local M = {}
 ---@class lbox.files.ReadOptions: lbox.ReadOptions
 ---@field binary boolean|nil     bytes instead of text
 ---@field encoding "base64"|nil  the content as base64 text
----@field offset integer|nil
----@field length integer|nil
+---@field offset integer|nil     first byte to read, from 0; needs length
+---@field length integer|nil     bytes to read
 local READ_OPTIONS = client.read_options {
   encoding = "string", binary = "boolean", offset = "number", length = "number",
 }
 
 ---@class lbox.files.WriteOptions: lbox.CallOptions
 ---@field path string
----@field content string
----@field binary boolean|nil
----@field encoding "base64"|nil
+---@field content string           UTF-8 text
+---@field binary boolean|nil        content is bytes
+---@field encoding "base64"|nil     content is base64 text
 local WRITE_OPTIONS = client.call_options {
   path = "string", content = "string", encoding = "string", binary = "boolean",
 }
@@ -47,10 +47,11 @@ local function absolute(self, path, what)
   return workdir.absolute(self._link.box.cwd, options.nonblank(path, what))
 end
 
+---@class lbox.BoxFiles
 local methods = {}
 
 --- The content of a file as text; with `binary` its bytes, with `encoding = "base64"` base64 text.
---- With `length`, that many bytes from `offset` on.
+--- With `length`, that many bytes from `offset` on. Raises `api` 404 when it is not there.
 ---@param path string
 ---@param opts lbox.files.ReadOptions|nil
 ---@return string
@@ -87,7 +88,8 @@ function methods:read(path, opts)
   return content
 end
 
---- Writes a file, with the directories it needs.
+--- Writes a file, with the directories it needs. Raises `usage` for text that is not UTF-8 without
+--- `binary`.
 ---@param opts lbox.files.WriteOptions
 function methods:write(opts)
   options.check(opts, WRITE_OPTIONS, "box.files:write")
@@ -111,7 +113,7 @@ function methods:write(opts)
 end
 
 --- What is in a directory, the box's own when `path` is nil: a list of { name, path, size, is_dir,
---- mod_time }.
+--- mod_time }: bytes, and RFC 3339 text. Raises `api` 404 when it is not there.
 ---@param path string|nil
 ---@param opts lbox.ReadOptions|nil
 ---@return table[]

@@ -95,7 +95,8 @@ end
 
 --- Runs `fn(ctx, emit)`. A returned string or table is the `done` event (with the incoming session
 --- unless it names one); nothing means that `fn` emitted its own. An error becomes an `error` event,
---- then exit code 1.
+--- then exit code 1. `opts` is for tests: the command line instead of `arg`, and what to call instead of
+--- writing to standard output.
 ---@param fn fun(ctx: lbox.harness.Context, emit: table): string|table|nil
 ---@param opts { argv: string[]|nil, write: fun(text: string)|nil }|nil
 function M.run(fn, opts)

@@ -109,7 +109,7 @@ function M.apply(run, data)
   M.set_cost(run.cost, data)
 end
 
---- Cancels the run; makes its status cancelled if it was still going on.
+--- Cancels the run; makes its status cancelled if it was still going on. Never raises.
 ---@return boolean confirmed  whether the server said so; always false for commands
 function methods:cancel()
   local confirmed = false
@@ -126,8 +126,9 @@ local OVER = { completed = true, failed = true, cancelled = true }
 local WAIT_OPTIONS = { timeout = "number" }
 
 --- Follows a run that is not over (detached, broken off) in the server's list until it is, and
---- fills status, result and cost.
----@param opts { timeout: number|nil }|nil  ms
+--- fills status, result and cost. Raises `timeout` when it did not end in time, `stream` when the list
+--- does not have it or shows nothing new for the client's timeout, `usage` for a command.
+---@param opts { timeout: number|nil }|nil  ms; nil and 0: no limit
 function methods:wait(opts)
   options.check(opts, WAIT_OPTIONS, "run:wait")
   local timeout = opts and opts.timeout or 0

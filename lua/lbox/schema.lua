@@ -126,7 +126,11 @@ function Schema_mt.__call(schema, opts)
   return new(apply(basic(schema.kind), schema.kind, opts))
 end
 
+-- Every builder takes shorthand where it takes a schema, and raises `usage` for what is none.
+
 --- A closed object: exactly these fields, those made with `optional` may be absent.
+---@param fields table<string, any>  schemas or shorthand by name
+---@return lbox.Schema
 function M.object(fields)
   if type(fields) ~= "table" then
     errors.raise("usage", "schema.object takes a table of fields, got " .. type(fields))
@@ -134,17 +138,24 @@ function M.object(fields)
   return new(object_node(fields, "$"))
 end
 
---- A list of `item`; options `min_items`, `max_items`.
+--- A list of `item`.
+---@param item any  schema or shorthand
+---@param opts { min_items: integer?, max_items: integer?, default: any, description: string? }|nil
+---@return lbox.Schema
 function M.array(item, opts)
   return new(apply({ type = "array", items = coerce(item, "$[]").node }, "array", opts))
 end
 
 --- An object with any names, every value a `value`.
+---@param value any  schema or shorthand
+---@return lbox.Schema
 function M.map(value)
   return new({ type = "object", additionalProperties = coerce(value, "$.*").node })
 end
 
 --- One of these values.
+---@param values any[]  at least one
+---@return lbox.Schema
 function M.enum(values)
   if type(values) ~= "table" or #values == 0 then
     errors.raise("usage", "schema.enum takes a list of at least one value")
@@ -153,11 +164,15 @@ function M.enum(values)
 end
 
 --- Exactly this value.
+---@param value any
+---@return lbox.Schema
 function M.const(value)
   return new({ const = value })
 end
 
 --- Any of these schemas.
+---@param ... any  at least one schema or shorthand
+---@return lbox.Schema
 function M.union(...)
   local nodes = json.array {}
   for i = 1, select("#", ...) do
@@ -170,17 +185,24 @@ function M.union(...)
 end
 
 --- As a field of an object: may be absent (or null, which counts as absent).
+---@param value any  schema or shorthand
+---@return lbox.Schema
 function M.optional(value)
   return new(coerce(value, "$").node, true)
 end
 
 --- This or null.
+---@param value any  schema or shorthand
+---@return lbox.Schema
 function M.nullable(value)
   local schema = coerce(value, "$")
   return new({ anyOf = json.array { schema.node, { type = "null" } } }, schema.is_optional)
 end
 
 --- The same with a description for the agent.
+---@param value any  schema or shorthand
+---@param text string
+---@return lbox.Schema
 function M.describe(value, text)
   local schema = coerce(value, "$")
   local node = copy(schema.node)
@@ -188,7 +210,9 @@ function M.describe(value, text)
   return new(node, schema.is_optional)
 end
 
---- A raw JSON Schema, of the subset the manual lists.
+--- A raw JSON Schema, of the subset that doc/schemas.md lists. Raises `usage` for any other keyword.
+---@param node table
+---@return lbox.Schema
 function M.json(node)
   if type(node) ~= "table" then
     errors.raise("usage", "schema.json takes a JSON Schema as a table, got " .. type(node))
@@ -197,18 +221,22 @@ function M.json(node)
   return new(node)
 end
 
---- A schema from whatever a `response_schema` option takes.
+--- A schema from whatever a `response_schema` option takes. Raises `usage`, with the place, for what is
+--- no schema.
+---@param value any  schema or shorthand
 ---@return lbox.Schema
 function M.from(value)
   return coerce(value, "$")
 end
 
---- The JSON Schema as a table.
+--- The JSON Schema as a table, which is the schema's own: not to be changed.
+---@return table
 function methods:to_json_schema()
   return self.node
 end
 
---- Checks a decoded value; null in an optional field is taken out.
+--- Checks a decoded value; null in an optional field is taken out. Raises `schema` with `path`
+--- (`$.tags[2]`) and `expected`.
 ---@param value any
 ---@return any value
 function methods:validate(value)

@@ -23,7 +23,9 @@ local LINGER_MS = 2000
 ---@class lbox.Stream: lbox.Run
 ---@field _req table|nil       the core's request; nil once the stream ended
 ---@field _transfer lbox.Transfer
----@field _kind lbox.stream.Kind
+---@field _translate function  these three are the kind's
+---@field _at_end function
+---@field _as_result function
 ---@field _deadline lbox.Deadline
 ---@field _idle number         ms of silence allowed, 0: any
 ---@field _over boolean        the server said how it ended, what follows is only `stats`
@@ -177,28 +179,33 @@ local function check(self)
   end
 end
 
+--- What a stream gives that has ended.
+local function after_end(self)
+  if self._error then
+    error(self._error, 0)
+  end
+  return nil
+end
+
 --- The next chunk, nil at the end.
 local function next_chunk(self)
   local req = self._req
   if not req then
-    if self._error then
-      error(self._error, 0)
-    end
-    return nil
+    return after_end(self)
   end
-  local translate = self._kind.translate
-  local deadline = self._deadline.at
+  local deadline, left = self._deadline.at, self._left
   repeat
     local event, data, text = req:next()
     if deadline and now() >= deadline then
       expire(self, false)
     elseif event then
-      local count = self._count + 1
-      self._count = count
-      if count % CHECK_EVERY == 0 then
+      left = left - 1
+      if left == 0 then
+        left = CHECK_EVERY
         check(self)
       end
-      local chunk = translate(self, event, data, text)
+      self._left = left
+      local chunk = self._translate(self, event, data, text)
       if chunk then
         return chunk
       end
@@ -207,17 +214,18 @@ local function next_chunk(self)
     elseif self._over then
       finish(self)
     else
-      return self._kind.at_end(self)
+      return self._at_end(self)
     end
-  until self._req == nil
-  return next_chunk(self)
+  until not self._req
+  return after_end(self)
 end
 
 -- ---------------------------------------------------------------------------------- methods
 
 local methods = { wait = runs.methods.wait }
 
---- The next chunk, nil at the end. Waits for it.
+--- The next chunk, nil at the end. Waits for it. Raises what ended the stream before its time, and
+--- `usage` when another task is reading it.
 ---@return table|nil
 function methods:next()
   return next_chunk(self)
@@ -227,9 +235,7 @@ end
 --- LuaJIT call `stream:close()`.
 ---@return fun(): table|nil
 function methods:chunks()
-  return function()
-    return next_chunk(self)
-  end, nil, nil, self
+  return next_chunk, self, nil, self
 end
 
 --- Stops reading. A run that is not over goes on without us: status `detached`.
@@ -255,7 +261,7 @@ end
 
 local function fields(self, key)
   if key == "result" then
-    return self._kind.text(M.text(self))
+    return self._as_result(M.text(self))
   end
 end
 
@@ -284,11 +290,11 @@ end
 function M.open(opts)
   local link = opts.link
   local self = runs.fields(link, opts.type)
-  self._kind = opts.kind
+  self._translate, self._at_end, self._as_result = opts.kind.translate, opts.kind.at_end, opts.kind.text
   self._deadline = opts.deadline
   self._idle = opts.idle_timeout or link.client.settings.timeout
   self._parts, self._part_count, self._joined = {}, 0, {}
-  self._count = 0
+  self._left = CHECK_EVERY
   self._over, self._reading = false, false
   opts.spec.deadline = opts.deadline
   opts.spec.idle = self._idle

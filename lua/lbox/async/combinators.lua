@@ -85,7 +85,8 @@ local function run_main(scope, fn, ...)
   return tasks.start(scope, "main", fn, ...):await()
 end
 
---- Runs `fn(...)` as the main task, and the loop until it and its tasks ended.
+--- Runs `fn(...)` as the main task, and the loop until it and its tasks ended. Raises what it or one of
+--- them raised.
 ---@param fn fun(...): ...
 ---@return any ...  what `fn` returned
 function M.run(fn, ...)
@@ -160,7 +161,8 @@ local function map_all(scope, job, limit)
   end
 end
 
---- Calls `fn(item, index)` for every item, at most `concurrency` (16) at a time.
+--- Calls `fn(item, index)` for every item, at most `concurrency` (16) at a time. The first error cancels
+--- the rest and is raised, unless errors are collected.
 ---@param list any[]
 ---@param fn fun(item: any, index: integer): any
 ---@param opts { concurrency: integer|nil, on_error: "cancel"|"collect"|nil }|nil
@@ -186,7 +188,7 @@ local function stop_sleep(op)
   rt.loop:remove_timer(op)
 end
 
---- Waits `ms` milliseconds.
+--- Waits `ms` milliseconds. Raises `cancelled` when its scope is cancelled.
 ---@param ms number
 function M.sleep(ms)
   options.ms(ms, "the time to sleep")
@@ -232,7 +234,8 @@ function M.timeout(ms, fn, ...)
   return limited(tasks.new_scope(), ms, ("no end within %g ms"):format(ms), fn, ...)
 end
 
---- Runs clean-up that a cancel from outside does not interrupt, for at most `ms` (5000).
+--- Runs clean-up that a cancel from outside does not interrupt, for at most `ms` (5000); then it is
+--- cancelled after all and kind `timeout` raised.
 ---@param fn fun(): ...
 ---@param ms number|nil
 ---@return any ...

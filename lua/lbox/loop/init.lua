@@ -38,7 +38,7 @@ end
 
 --- Chooses the loop: "poll" (built in), "uv", or a table of four functions: `wait(done)` runs the
 --- host's loop until `done()`, `breathe()` for a moment, `touch()` hears that there is something to
---- step for, `stop()` ends it.
+--- step for, `stop()` ends it. Raises `usage` for anything else.
 ---@param loop "poll"|"uv"|table
 function M.use(loop)
   if type(loop) == "table" then
