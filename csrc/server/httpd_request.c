@@ -16,8 +16,7 @@
 enum {
   MAX_METHOD = 16,
   MAX_HEAD = 64 * 1024, /* more than fits into a connection's memory */
-  MAX_DISCARD =
-      16 * 1024 * 1024, /* of a refused body, read so that the client gets to the answer */
+  MAX_DISCARD = 256 * 1024 * 1024, /* of a refused body, read so that the client gets the answer */
   MAX_UNSENT = 1024 * 1024 * 1024,  /* of one answer */
   INLINE_ANSWER = LBOX_HTTPD_BLOCK, /* longer ones go out in blocks whose progress is seen */
   STREAM_BLOCK = 16 * 1024
@@ -240,14 +239,14 @@ static enum MHD_Result begin(struct httpd_request *r, const char *method, const 
     return refuse(r, 400, "{\"error\":\"unknown Transfer-Encoding\"}");
   /* libmicrohttpd has checked that it is a number. */
   unsigned long long length = reader.length ? strtoull(reader.length, NULL, 10) : 0;
-  if (!reserve(r, length > SIZE_MAX ? SIZE_MAX : (size_t)length))
+  /* A client that is still sending would lose the answer in the reset that follows it. */
+  if (!reserve(r, length > SIZE_MAX ? SIZE_MAX : (size_t)length) && length > MAX_DISCARD)
     return refuse_body(r);
   lbox__peer_enter(r->peer, PHASE_BODY);
   return MHD_YES;
 }
 
-/* --- the body -----------------------------------------------------------------------------------
- */
+/* --- the body --------------------------------------------------------------------------------- */
 
 static enum MHD_Result receive(struct httpd_request *r, const char *bytes, size_t n)
 {
@@ -317,8 +316,7 @@ const char *lbox__request_header(const struct httpd_request *r, const char *name
   return NULL;
 }
 
-/* --- answers ------------------------------------------------------------------------------------
- */
+/* --- answers ---------------------------------------------------------------------------------- */
 
 /* libmicrohttpd wants bytes of the answer: it has sent all that it got before. */
 static ssize_t on_stream(void *ud, uint64_t position, char *out, size_t max)

@@ -88,6 +88,13 @@ static int l_read(lua_State *L)
   return 1;
 }
 
+/* seek(fd, offset): from the start */
+static int l_seek(lua_State *L)
+{
+  off_t to = lseek(lbox__check_fd(L, 1), (off_t)luaL_checkinteger(L, 2), SEEK_SET);
+  return lbox__done(L, to < 0 ? -1 : 0);
+}
+
 /* write(fd, bytes, from = 1, max = all) -> number of bytes written */
 static int l_write(lua_State *L)
 {
@@ -390,6 +397,7 @@ static const luaL_Reg functions[] = {{"available", l_available},
                                      {"rename", l_rename},
                                      {"reset", lbox__l_reset},
                                      {"rmdir", l_rmdir},
+                                     {"seek", l_seek},
                                      {"send", lbox__l_send},
                                      {"set_nonblock", l_set_nonblock},
                                      {"signals", l_signals},

@@ -5,6 +5,8 @@ local streams = require "lbox.stream"
 
 local M = {}
 
+local RUN_ID_HEADER = "x-lbox-run-id"
+
 local function finish(self, data)
   local value = json.decode(data)
   local exit_code = type(value) == "table" and value.exit_code
@@ -60,7 +62,7 @@ end
 ---@param opts lbox.exec_stream.Options
 ---@return lbox.Stream
 function M.open(opts)
-  return streams.open {
+  local self = streams.open {
     link = opts.link,
     type = opts.type,
     kind = kind,
@@ -68,6 +70,9 @@ function M.open(opts)
     deadline = opts.deadline,
     idle_timeout = opts.idle_timeout,
   }
+  -- A local server says which run it is, so that a cancel reaches the command.
+  self._run_id = self._transfer.req:header(RUN_ID_HEADER)
+  return self
 end
 
 return M

@@ -22,6 +22,7 @@ local LINGER_MS = 2000
 
 ---@class lbox.Stream: lbox.Run
 ---@field _req table|nil       the core's request; nil once the stream ended
+---@field _read function       the request's `next`: looked up once, called for every event
 ---@field _transfer lbox.Transfer
 ---@field _translate function  these three are the kind's
 ---@field _at_end function
@@ -193,9 +194,9 @@ local function next_chunk(self)
   if not req then
     return after_end(self)
   end
-  local deadline, left = self._deadline.at, self._left
+  local read, deadline, left = self._read, self._deadline.at, self._left
   repeat
-    local event, data, text = req:next()
+    local event, data, text = read(req)
     if deadline and now() >= deadline then
       expire(self, false)
     elseif event then
@@ -300,6 +301,7 @@ function M.open(opts)
   opts.spec.idle = self._idle
   self._transfer = link:send(opts.spec)
   self._req = self._transfer.req
+  self._read = self._req.next
   setmetatable(self, metatable)
   link.streams[self] = true
   self._closer = tie_to_scope(self)

@@ -31,8 +31,9 @@ describe("the server's door", function()
     assert.are.equal(401, (ask("-H 'X-Box-Api-Key: " .. server.key:sub(1, -2) .. "'")))
   end)
 
-  it("keeps the key to its user", function()
-    assert.matches("^600", (support.sh("stat -c %a " .. server.dir .. "/data/key")))
+  it("keeps the key, and what the boxes were given, to its user", function()
+    assert.are.equal("600\n600\n600\n", (support.sh(("cd %s/data && stat -c %%a key lbox.db lbox.db-wal"):format(
+      server.dir))))
   end)
 
   it("refuses a Host that is not it", function()

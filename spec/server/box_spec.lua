@@ -104,6 +104,25 @@ time.sleep(60)]] }
     assert.are.equal(404, err.status_code)
   end)
 
+  it("reads a part of a file of any size", function()
+    box.exec:command("yes 0123456789 | head -c 70000000 > big.txt")
+    assert.are.equal("89\n0", box.files:read("big.txt", { offset = 11 * 5000000 + 8, length = 4 }))
+    assert.are.equal("", box.files:read("big.txt", { offset = 80000000, length = 4 }))
+    local ok, err = pcall(box.files.read, box.files, "big.txt")
+    assert.is_false(ok)
+    assert.are.equal(413, err.status_code)
+    ok, err = pcall(box.files.read, box.files, "big.txt", { length = 9 * 1024 * 1024 })
+    assert.is_false(ok)
+    assert.matches("length \"9437184\": a whole number from 0 to 8388608", err.message)
+  end)
+
+  it("refuses a file that is larger than a request may be, in words", function()
+    local ok, err = pcall(box.files.write, box.files, { path = "x", content = ("x"):rep(70 * 1024 * 1024) })
+    assert.is_false(ok)
+    assert.are.equal(413, err.status_code, tostring(err))
+    assert.matches("too large", err.message)
+  end)
+
   it("changes directory only to what is there", function()
     box:cd("dir")
     assert.are.equal("/workspace/home/dir", box.cwd)
@@ -126,6 +145,70 @@ time.sleep(60)]] }
     for i = 1, 20 do
       assert.are.equal(i .. "\n", results[i])
     end
+  end)
+
+  it("lets a streamed command go on when its reader leaves, and ends it when it is cancelled", function()
+    local stream = box.exec:stream("while :; do echo x; sleep 0.05; done; # left")
+    stream:next()
+    stream:close()
+    assert.are.equal("detached", stream.status)
+    lbox.sleep(300)
+    assert.are.equal("running", box:list_runs()[1].status)
+    stream:cancel()
+    stream = box.exec:stream("sleep 1000")
+    assert.is_true(stream:cancel())
+    assert.are.equal("cancelled", stream.status)
+    lbox.sleep(300)
+    for i = 1, 2 do
+      assert.are.equal("cancelled", box:list_runs()[i].status)
+    end
+    assert.are.equal("idle", box:get_status().status)
+    assert.not_matches("sleep", box.exec:command("cat /proc/[0-9]*/cmdline | tr '\\0' ' '").result:gsub("sleep 30", ""))
+  end)
+
+  it("ends a streamed command at its deadline", function()
+    local stream = box.exec:stream("sleep 1001", { timeout = 200 })
+    local ok, err = pcall(stream.next, stream)
+    assert.is_false(ok)
+    assert.are.equal("timeout", err.kind)
+    lbox.sleep(300)
+    assert.are.equal("cancelled", box:list_runs()[1].status)
+  end)
+
+  it("is refused when it asks for what there is not", function()
+    for what, message in pairs {
+      [{ runtime = "cobol" }] = "400: no runtime \"cobol\": golang, node, python, ruby, rust",
+      [{ runtime = "node-alpine" }] = "422: the runtime \"node%-alpine\".*use \"node\"",
+      [{ init_command = "true" }] = "501: init_command is not available",
+      [{ skills = { "a/b/c" } }] = "501: skills is not available",
+      [{ git = { token = "t" } }] = "501: git is not available",
+      [{ network_policy = { mode = "allow-all" } }] = "501: .*no network yet.*deny%-all",
+    } do
+      local ok, err = pcall(Box.create, server:client(what))
+      assert.is_false(ok)
+      assert.matches("^" .. message, ("%d: %s"):format(err.status_code or 0, err.message))
+    end
+    assert.are.equal(1, #Box.list(server:client()))
+  end)
+
+  it("is gone with its files once it is deleted, alone or in bulk", function()
+    local boxes = lbox.map({ 1, 2, 3 }, function()
+      return Box.create(server:client())
+    end)
+    -- Closed directories, deep ones, a socket and what runs on are no obstacle.
+    boxes[1].exec:command("mkdir -p a/b/c; touch a/b/c/d; chmod 0 a/b; mkfifo p; sleep 1000 &")
+    boxes[1]:delete()
+    Box.delete_boxes(server:client { box_ids = { boxes[2].id, boxes[3].id } })
+    for _ = 1, 100 do
+      if support.sh("ls -A " .. server.dir .. "/data/boxes") == box.id .. "\n" then
+        break
+      end
+      lbox.sleep(20)
+    end
+    assert.are.equal(box.id .. "\n", (support.sh("ls -A " .. server.dir .. "/data/boxes")))
+    local ok, err = pcall(Box.get, boxes[2].id, server:client())
+    assert.is_false(ok)
+    assert.are.equal(404, err.status_code)
   end)
 
   it("records every run", function()

@@ -4,6 +4,7 @@ local argparse = require "argparse"
 local core = require "lbox.core"
 local paths = require "lbox.paths"
 local posix = require "lbox.server.posix"
+local runtimes = require "lbox.server.runtimes"
 local sandbox = require "lbox.server.sandbox"
 
 local M = {}
@@ -17,15 +18,6 @@ local OPTIONAL = {
 
 local function line(mark, what, detail)
   print(("  %-4s %-22s %s"):format(mark, what, detail or ""))
-end
-
---- The path of `name` in the directories boxes see.
-local function find_program(name)
-  for _, dir in ipairs { "/usr/local/bin", "/usr/bin" } do
-    if posix.lstat(dir .. "/" .. name) then
-      return dir .. "/" .. name
-    end
-  end
 end
 
 local function report_program()
@@ -65,7 +57,7 @@ end
 local function report_optional()
   print("inside boxes")
   for _, item in ipairs(OPTIONAL) do
-    local path = find_program(item.program)
+    local path = runtimes.find(item.program)
     if path then
       line("ok", item.program, path)
     else

@@ -2,7 +2,7 @@
 --- the commands. Returns the exit status.
 local program = require "lbox.program"
 
--- Exit status of our own failures in commands; scripts use 1, as lua5.4 does.
+-- Exit status of scripts that fail, as lua5.4's. Commands have their own.
 local SCRIPT_FAILED = 1
 
 local COMMANDS = {
@@ -240,7 +240,10 @@ return function(argv)
     return SCRIPT_FAILED
   end
   local command = opts.script and argv[opts.script]
-  if opts.help or command == "help" then
+  local topic = command == "help" and argv[opts.script + 1]
+  if COMMANDS[topic] and topic ~= "help" then
+    return run_command(topic, { "--help" }, 0, opts)
+  elseif opts.help or command == "help" then
     io.stdout:write(usage())
     return 0
   elseif opts.long_version then

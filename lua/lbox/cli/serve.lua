@@ -12,6 +12,8 @@ local M = {}
 -- How long a start may take; bringing back a data directory after a crash is the slow part.
 local START_TIMEOUT_MS = 15000
 local LOCK_RETRY_MS = 20
+-- Exit status of our own failures.
+local FAILED = 125
 
 -- What the server started in the background gets of the environment: nothing that holds a secret,
 -- and nothing of the directory or session it was started from.
@@ -92,7 +94,7 @@ local function serve(args)
   else
     say("lbox serve: " .. message)
   end
-  return 1
+  return FAILED
 end
 
 local function background_environment()
@@ -114,7 +116,7 @@ local function detach(args)
   local made, why = posix.mkdir(dir, posix.getuid() == 0 and 0x1c9 or 0x1c0)
   if not made and not posix.lstat(dir) then
     say(("lbox serve: cannot make %s: %s"):format(dir, why))
-    return 1
+    return FAILED
   end
   local null = assert(posix.open("/dev/null", "rw"))
   local log = posix.open(dir .. "/server.log", "append", 0x180) or null
@@ -151,13 +153,17 @@ local function detach(args)
     reason = ok and "it ended while starting" or ("it did not start within %d s"):format(START_TIMEOUT_MS / 1000)
   end
   say(("lbox serve: %s (log: %s/server.log)"):format(reason, dir))
-  return 1
+  return FAILED
 end
 
 ---@param argv string[]
 ---@return integer status
 function M.main(argv)
   local args = parser():parse(argv)
+  if args.print_env and args.on_demand then
+    say("lbox serve: --print-env needs a TCP address, which a server on demand has not")
+    return FAILED
+  end
   if args.detach then
     return detach(args)
   end

@@ -288,7 +288,7 @@ function Boxes:describe(row)
     enabled_skills = json.array {},
     runtime = config.runtime,
     status = self:status(row),
-    network_policy = config.network_policy or { mode = "allow-all" },
+    network_policy = { mode = "deny-all" }, -- whatever was asked for: they have no network
     session_id = row.session_id,
     created_at = row.created_at,
     updated_at = row.updated_at,

@@ -76,6 +76,14 @@ local function read_key(path)
   return (key:gsub("%s+$", ""))
 end
 
+--- What boxes are given (their environment) is in the database: no other user reads it. SQLite gives
+--- its other files the same mode.
+local function close_database(path)
+  local fd = check(posix.open(path, "append", 0x180))
+  posix.close(fd)
+  check(posix.chmod(path, 0x180))
+end
+
 --- Takes the lock of a data directory: nil when another server has it.
 function M.lock(dir)
   make_dirs(dir, 0x1c0)
@@ -94,6 +102,7 @@ function M.open(dir)
   check(posix.chmod(boxes, as_root and 0x1c9 or 0x1c0))
   install_programs(dir .. "/bin")
   sandbox.create_etc(dir .. "/etc")
+  close_database(dir .. "/lbox.db")
   local socket, why = paths.socket(dir)
   check(socket, why, "no place for the socket")
   if socket:sub(1, #dir) ~= dir then

@@ -126,9 +126,14 @@ Writer.__index = Writer
 --- otherwise the connection is cut when the handler returns.
 ---@param status integer
 ---@param content_type string
+---@param headers table<string, string>|nil  more of them
 ---@return lbox.server.Writer
-function Request:stream(status, content_type)
-  self.conn:begin(status, { ["Content-Type"] = content_type, ["Cache-Control"] = "no-cache" })
+function Request:stream(status, content_type, headers)
+  local all = { ["Content-Type"] = content_type, ["Cache-Control"] = "no-cache" }
+  for name, value in pairs(headers or {}) do
+    all[name] = value
+  end
+  self.conn:begin(status, all)
   self.answered, self.status = true, status
   self.writer = setmetatable({ conn = self.conn, id = self.conn:id() }, Writer)
   return self.writer
@@ -164,6 +169,17 @@ end
 ---@return boolean
 function Writer:gone()
   return self.ended == "cut" or (not self.ended and self.conn:gone())
+end
+
+--- Sends bytes like `write`; false, and nothing, when the client is gone.
+---@param bytes string
+---@return boolean
+function Writer:offer(bytes)
+  local ok, err = pcall(self.write, self, bytes)
+  if not ok and not errors.is(err, "network") then
+    error(err, 0)
+  end
+  return ok
 end
 
 --- The answer is complete.

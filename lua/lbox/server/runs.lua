@@ -8,6 +8,9 @@ local ids = require "lbox.server.ids"
 local Run = {}
 Run.__index = Run
 
+--- A header of streamed answers: the id of the run, which the stream of a command does not tell.
+Run.HEADER = "X-Lbox-Run-Id"
+
 --- Records a run that begins.
 ---@param server table
 ---@param row table  the box

@@ -299,6 +299,15 @@ local function with_file(fd, path, fn)
   return result
 end
 
+local function read_piece(fd, n, path)
+  local bytes, why, name = posix.read(fd, n)
+  if not bytes then
+    fail(("%s: %s"):format(path, why), { errno = name })
+  end
+  async.checkpoint()
+  return bytes
+end
+
 local function read_all(fd, size, max, path)
   local parts, total = {}, 0
   repeat
@@ -306,25 +315,43 @@ local function read_all(fd, size, max, path)
       fail(("%s: it has more than the %d bytes that can be read at once"):format(path, max),
         { errno = "EFBIG" })
     end
-    local bytes, why, name = posix.read(fd, PIECE)
-    if not bytes then
-      fail(("%s: %s"):format(path, why), { errno = name })
-    end
+    local bytes = read_piece(fd, PIECE, path)
     parts[#parts + 1] = bytes
     total = total + #bytes
-    async.checkpoint()
   until bytes == ""
   return table.concat(parts)
 end
 
---- The content of a regular file.
+--- At most `length` bytes from `offset` on.
+local function read_range(fd, range, path)
+  local parts, left = {}, range.length
+  local ok, why, name = posix.seek(fd, range.offset)
+  if not ok then
+    fail(("%s: %s"):format(path, why), { errno = name })
+  end
+  while left > 0 do
+    local bytes = read_piece(fd, math.min(PIECE, left), path)
+    if bytes == "" then
+      break
+    end
+    parts[#parts + 1] = bytes
+    left = left - #bytes
+  end
+  return table.concat(parts)
+end
+
+--- The content of a regular file, or a part of it.
 ---@param path string  absolute, in the box
 ---@param max integer  bytes; a larger file is an error
+---@param range { offset: integer, length: integer }|nil  bytes; the file may be of any size
 ---@return string
-function Sandbox:read_file(path, max)
+function Sandbox:read_file(path, max, range)
   check_path(path)
   local fd = ask(self, path, init_link.OPEN, string.pack("=s4", path))
   return with_file(fd, path, function(file, st)
+    if range then
+      return read_range(file, range, path)
+    end
     return read_all(file, st.size, max, path)
   end)
 end

@@ -4,9 +4,17 @@ local errors = require "lbox.errors"
 local fields = require "lbox.server.fields"
 local json = require "lbox.json"
 local posix = require "lbox.server.posix"
+local runtimes = require "lbox.server.runtimes"
 
 local MAX_LABELS, MAX_LABEL = 5, 20
 local MAX_NAME = 100
+
+-- What a create may ask for and this version does not do. Taken in silence it would be a lie.
+local NOT_YET = {
+  attach_headers = "attach_headers", browser = "browser", ephemeral = "an ephemeral box",
+  github_token = "git", git_user_name = "git", git_user_email = "git", init_command = "init_command",
+  mcp_servers = "mcp_servers", skills = "skills",
+}
 
 local CREATE = {
   name = "string", labels = "strings", size = "string", keep_alive = "boolean", init_command = "string",
@@ -52,18 +60,19 @@ local function check_create(body)
     end
   end
   local mode = (body.network_policy or {}).mode
-  if mode == "custom" then
-    refuse(501, "network_policy \"custom\" is not available on local boxes yet")
-  elseif mode and mode ~= "allow-all" and mode ~= "deny-all" then
-    refuse(400, ("network_policy.mode %q: allow-all, deny-all or custom"):format(tostring(mode)))
+  if mode and mode ~= "deny-all" then
+    refuse(501, ("network_policy %q: local boxes have no network yet, so only \"deny-all\" can be kept")
+      :format(tostring(mode)))
   end
-  for _, name in ipairs { "browser", "ephemeral", "attach_headers" } do
-    if body[name] and body[name] ~= false and (type(body[name]) ~= "table" or next(body[name])) then
-      refuse(501, name .. " is not available on local boxes yet")
+  for name, what in pairs(NOT_YET) do
+    local value = body[name]
+    if value and not (type(value) == "table" and next(value) == nil) then
+      refuse(501, what .. " is not available on local boxes yet")
     end
   end
-  -- Secrets are used when they are needed and not kept.
-  body.agent_api_key, body.github_token = nil, nil
+  runtimes.check(body.runtime)
+  -- A custom harness needs no key of ours, and what is not needed is not kept.
+  body.agent_api_key = nil
   return body
 end
 

@@ -3,8 +3,8 @@ local async = require "lbox.async"
 local errors = require "lbox.errors"
 local fields = require "lbox.server.fields"
 local json = require "lbox.json"
-local posix = require "lbox.server.posix"
 local runs = require "lbox.server.runs"
+local runtimes = require "lbox.server.runtimes"
 
 -- An answer that is sent as a whole holds this much of each of stdout and stderr.
 local MAX_OUTPUT = 16 * 1024 * 1024
@@ -25,10 +25,6 @@ local function refuse(status, message)
   errors.raise("api", message, { status_code = status })
 end
 
-local function installed(name)
-  return posix.lstat("/usr/bin/" .. name) or posix.lstat("/usr/local/bin/" .. name)
-end
-
 local function exec_command(server, request, row)
   local body = fields.check(request:json(), EXEC)
   if #body.command == 0 then
@@ -44,14 +40,12 @@ local function code_command(server, request, row)
   local language = LANGUAGES[body.language]
   if not language then
     refuse(400, ("language %q: js, ts or python"):format(body.language))
-  elseif not installed(language[1]) then
-    refuse(422, ("%s is not installed on this machine: apt-get install %s"):format(
-      language[1], language.package))
   elseif #body.code > MAX_CODE then
     refuse(413, ("the code is larger than %d bytes: write it to a file and run that"):format(MAX_CODE))
   elseif body.timeout and body.timeout < 0 then
     refuse(400, "timeout must be at least 0")
   end
+  runtimes.need(language[1], language.package)
   if body.language == "ts" and node_strips_types ~= true then
     local process = server.boxes:sandbox(row):spawn { argv = { "node", "-p",
       "process.allowedNodeEnvironmentFlags.has('--experimental-strip-types')" }, cwd = "/",
@@ -84,13 +78,12 @@ local function run_command(server, row, command, use)
     if command.timeout then
       timer = async.at(async.now() + command.timeout, function()
         run.timed_out = true
-        server.scope:spawn(function() pcall(process.kill, process) end)
+        process:kill()
       end)
     end
-    local read, value = pcall(use, process)
+    local read, value = pcall(use, process, run)
     if not read then
-      -- Whoever wanted the output is gone; the command is not, but nobody reads its pipes any more.
-      pcall(process.kill, process)
+      process:kill()
       process:close()
       error(value, 0)
     end
@@ -144,34 +137,37 @@ local function answer_whole(server, request, row, command)
   request:answer(200, { exit_code = exit_code, output = runs.text(outputs.stdout), error = runs.text(stderr) })
 end
 
+--- The command goes on when its client goes away, as an agent run does; what it writes then is dropped.
+--- The header tells a client what to cancel.
 local function answer_stream(server, request, row, command)
   command.merge = true
   local writer
-  local function begin()
-    writer = writer or request:stream(200, "text/plain; charset=utf-8")
-    return writer
-  end
-  local ok, err = pcall(function()
-    local _, exit_code, done = run_command(server, row, command, function(process)
-      begin()
-      for _, bytes in process.read, process do
-        writer:write(bytes)
-      end
-    end)
-    if done.not_started then
-      writer:write(not_found(command))
+  local function tell(bytes)
+    if writer and not writer:offer(bytes) then
+      writer = nil
     end
-    writer:write(("event: exit\ndata: %s\n\n"):format(json.encode { exit_code = exit_code,
-      cpu_ns = done.cpu_ns }))
-    writer:finish()
+  end
+  local ok, exit_code, done = pcall(function()
+    return select(2, run_command(server, row, command, function(process, run)
+      writer = request:stream(200, "text/plain; charset=utf-8", { [runs.HEADER] = run.id })
+      for _, bytes in process.read, process do
+        tell(bytes)
+      end
+    end))
   end)
+  local err = exit_code
   if ok then
-    return
-  elseif not writer then
+    if done.not_started then
+      tell(not_found(command))
+    end
+    tell(("event: exit\ndata: %s\n\n"):format(json.encode { exit_code = exit_code, cpu_ns = done.cpu_ns }))
+  elseif not request.answered then
     error(err, 0)
-  elseif not writer:gone() then
+  else
     local message = errors.is(err) and err.message or "the command could not be run"
-    pcall(writer.write, writer, ("event: error\ndata: %s\n\n"):format(json.encode { error = message }))
+    tell(("event: error\ndata: %s\n\n"):format(json.encode { error = message }))
+  end
+  if writer then
     writer:finish()
   end
 end

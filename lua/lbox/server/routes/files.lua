@@ -6,6 +6,7 @@ local json = require "lbox.json"
 local runs = require "lbox.server.runs"
 
 local MAX_FILE = 32 * 1024 * 1024
+local MAX_RANGE = 8 * 1024 * 1024
 
 local STATUS = { ENOENT = 404, EACCES = 403, EPERM = 403, EROFS = 403, EISDIR = 400, ENOTDIR = 400,
   EINVAL = 400, ENAMETOOLONG = 400, ELOOP = 400, EFBIG = 413, ENOSPC = 507 }
@@ -28,12 +29,31 @@ local function check_encoding(encoding)
   end
 end
 
+--- A whole number from 0 to `max` in the query.
+local function count(query, name, max)
+  local text = query[name]
+  local value = text:match("^%d+$") and #text <= 18 and math.tointeger(tonumber(text))
+  if not value or value > max then
+    errors.raise("api", ("%s %q: a whole number from 0 to %d"):format(name, text, max), { status_code = 400 })
+  end
+  return value
+end
+
+--- The range that is asked for; `length`, even 0, selects one.
+local function range_of(query)
+  if query.length then
+    return { length = count(query, "length", MAX_RANGE),
+      offset = query.offset and count(query, "offset", math.maxinteger) or 0 }
+  end
+end
+
 local function read(server, request, params)
   local path = fields.path(request.query.path, "path")
   local encoding = request.query.encoding
   check_encoding(encoding)
+  local range = range_of(request.query)
   local bytes = with_files(server, params, function(box)
-    return box:read_file(path, MAX_FILE)
+    return box:read_file(path, MAX_FILE, range)
   end)
   request:answer(200, { content = encoding and core.base64_encode(bytes) or runs.text(bytes) })
 end

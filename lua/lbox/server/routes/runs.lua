@@ -7,6 +7,8 @@ local json = require "lbox.json"
 local runs = require "lbox.server.runs"
 
 local MAX_LISTED = 1000
+-- Linux takes no longer word in a command line.
+local MAX_PROMPT = 120 * 1024
 -- How much text of a run is kept for the list when the agent gives no output of its own.
 local MAX_TEXT = 4 * 1024 * 1024
 
@@ -127,6 +129,10 @@ local function stream(server, request, params)
   elseif body.files then
     refuse(501, "files with a prompt are not available on local boxes yet")
   end
+  if #body.prompt + #json.encode(body.json_schema or {}) > MAX_PROMPT then
+    refuse(413, ("the prompt is larger than %d bytes: write it to a file in the box and say so")
+      :format(MAX_PROMPT))
+  end
   local argv, env = custom.command(config, { prompt = body.prompt, schema = body.json_schema,
     session_id = row.session_id })
   local command = { argv = argv, cwd = server.boxes.folder(body.folder),
@@ -135,8 +141,7 @@ local function stream(server, request, params)
 
   local writer = request:stream(200, "text/event-stream")
   local function send(event, data)
-    if writer and not pcall(writer.write, writer,
-      ("event: %s\ndata: %s\n\n"):format(event, json.encode(data))) then
+    if writer and not writer:offer(("event: %s\ndata: %s\n\n"):format(event, json.encode(data))) then
       writer = nil -- the client is gone; the run goes on
     end
   end
