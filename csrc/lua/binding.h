@@ -1,8 +1,7 @@
 /*
 ** The binding: argument checks, userdata and error conversion; nothing clever. Every userdata is a
 ** struct that is zeroed and has its metatable before a C object is made for it, so that __gc is
-*safe
-** at any point. Wrong arguments raise a string; everything that can fail in use is a value.
+** safe at any point. Wrong arguments raise a string; everything that can fail in use is a value.
 */
 #ifndef LBOX_BINDING_H
 #define LBOX_BINDING_H
@@ -38,8 +37,7 @@ int64_t lbox__opt_time(lua_State *L, int index, int64_t unit);
 /* Raises "lbox.core: <text>" for an error of the core. */
 int lbox__raise(lua_State *L, const struct lbox_err *err);
 
-/* --- reading a stream (reader.c), shared by requests and parsers --------------------------------
- */
+/* --- reading a stream (reader.c), shared by requests and parsers ------------------------------ */
 
 enum lbox__mode { LBOX__BUFFER, LBOX__RAW, LBOX__SSE, LBOX__EXEC };
 
@@ -61,8 +59,7 @@ int lbox__read(lua_State *L, struct lbox__reader *reader, struct lbox_buf *b, bo
 
 void lbox__reader_free(struct lbox__reader *reader);
 
-/* --- one opener per file, and the functions that make the objects -------------------------------
- */
+/* --- one opener per file, and the functions that make the objects ----------------------------- */
 
 void lbox__open_engine(lua_State *L);
 void lbox__open_watch(lua_State *L);

@@ -1,8 +1,7 @@
 /*
 ** The HTTP server inside the engine: libmicrohttpd's epoll descriptor is watched by ours, and it
-*runs
-** when that is readable. Its callbacks touch C memory only; a request whose body is complete is
-** suspended and put on a list, which Lua takes it from.
+** runs when that is readable. Its callbacks touch C memory only; a request whose body is complete
+** is suspended and put on a list, which Lua takes it from.
 */
 #include "httpd.h"
 

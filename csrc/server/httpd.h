@@ -103,8 +103,7 @@ struct httpd_request {
   bool gone;       /* the client hung up before the end of the answer */
 };
 
-/* --- httpd.c -----------------------------------------------------------------------------------
- */
+/* --- httpd.c ---------------------------------------------------------------------------------- */
 
 /* Starts serving on a listening socket, which becomes the server's whatever happens. Returns the
    caller's reference, NULL on failure. */
@@ -127,8 +126,7 @@ void lbox__httpd_flush(struct httpd *h);
 /* The next complete request, for the caller to hold; NULL: none. */
 struct httpd_request *lbox__httpd_accept(struct httpd *h);
 
-/* --- httpd_peer.c ------------------------------------------------------------------------------
- */
+/* --- httpd_peer.c ----------------------------------------------------------------------------- */
 
 void lbox__peer_notify(void *server, struct MHD_Connection *mhd, void **socket_data,
                        enum MHD_ConnectionNotificationCode code);
@@ -139,8 +137,7 @@ void lbox__peer_moved(struct httpd_peer *p, size_t n);
 /* Cuts the connections of clients that are too slow. */
 void lbox__peers_check(struct httpd *h);
 
-/* --- httpd_request.c ---------------------------------------------------------------------------
- */
+/* --- httpd_request.c -------------------------------------------------------------------------- */
 
 /* What libmicrohttpd calls; see its manual for the arguments. */
 void *lbox__request_uri(void *server, const char *uri, struct MHD_Connection *mhd);

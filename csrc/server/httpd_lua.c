@@ -1,7 +1,6 @@
 /*
 ** lbox.server.httpd: a server hands out requests, a request is answered once.
-*lua/lbox/server/listener.lua
-** makes tasks of them.
+** lua/lbox/server/listener.lua makes tasks of them.
 */
 #include <arpa/inet.h>
 #include <math.h>
@@ -39,8 +38,7 @@ static struct httpd_request *check_request(lua_State *L)
   return object->request;
 }
 
-/* --- the server ---------------------------------------------------------------------------------
- */
+/* --- the server ------------------------------------------------------------------------------- */
 
 /* A whole number from the options at index 2. */
 static int64_t check_option(lua_State *L, const char *name, int64_t fallback, int64_t max)
@@ -135,8 +133,7 @@ static int l_server_gc(lua_State *L)
   return 0;
 }
 
-/* --- requests ----------------------------------------------------------------------------------
- */
+/* --- requests --------------------------------------------------------------------------------- */
 
 /* request:id() -> the id that comes up when there is room to write, or the client is gone */
 static int l_request_id(lua_State *L)

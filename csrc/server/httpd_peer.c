@@ -1,13 +1,11 @@
 /*
 ** Client connections: whether the client is still there, which libmicrohttpd does not notice while
-*a
-** connection is suspended, and whether it is fast enough.
+** a connection is suspended, and whether it is fast enough.
 **
 ** One rule limits time: a client has to move something within each limit. It must have sent a whole
 ** request head that long after it connected or got its last answer, each further block of its body
 ** that long after the one before, and it must take each block of an answer. So neither a client
-*that
-** stops nor one that sends a byte a minute holds a connection.
+** that stops nor one that sends a byte a minute holds a connection.
 */
 #include "httpd.h"
 

@@ -1,10 +1,10 @@
 /*
 ** Requests and their answers: libmicrohttpd's callbacks on one side, what Lua asks for on the
-*other.
+** other.
 **
 ** libmicrohttpd reads requests leniently. What could be read two ways (both lengths, repeated or
-*odd
-** framing headers, names with blanks) is refused here, and so is what is larger than the limits.
+** odd framing headers, names with blanks) is refused here, and so is what is larger than the
+** limits.
 */
 #include "httpd.h"
 
@@ -15,15 +15,14 @@
 
 enum {
   MAX_METHOD = 16,
-  MAX_HEAD = 64 * 1024, /* more than fits into a connection's memory */
-  MAX_DISCARD = 256 * 1024 * 1024, /* of a refused body, read so that the client gets the answer */
+  MAX_HEAD = 64 * 1024,             /* more than fits into a connection's memory */
+  MAX_DISCARD = 256 * 1024 * 1024,  /* of a refused body, read so that the client gets the answer */
   MAX_UNSENT = 1024 * 1024 * 1024,  /* of one answer */
   INLINE_ANSWER = LBOX_HTTPD_BLOCK, /* longer ones go out in blocks whose progress is seen */
   STREAM_BLOCK = 16 * 1024
 };
 
-/* --- life ---------------------------------------------------------------------------------------
- */
+/* --- life ------------------------------------------------------------------------------------- */
 
 void lbox__request_free_body(struct httpd_request *r)
 {
@@ -115,8 +114,7 @@ static void resume(struct httpd_request *r)
   MHD_resume_connection(r->mhd);
 }
 
-/* --- the head -----------------------------------------------------------------------------------
- */
+/* --- the head --------------------------------------------------------------------------------- */
 
 /* Answers from inside a callback; the connection is closed after it. */
 static enum MHD_Result refuse(struct httpd_request *r, unsigned status, const char *json)

@@ -1,10 +1,8 @@
 /*
 ** lbox.server.posix: descriptors, files and sockets for the local server. Thin: each function is
-*one
-** or two system calls. What can fail in use gives nil, message, errno name; a wrong argument
-*raises.
-** Every descriptor made here is close-on-exec. Sockets are in
-** posix_socket.c, processes in posix_process.c, the roots of boxes in posix_root.c.
+** one or two system calls. What can fail in use gives nil, message, errno name; a wrong argument
+** raises. Every descriptor made here is close-on-exec. Sockets are in posix_socket.c, processes in
+** posix_process.c, the roots of boxes in posix_root.c.
 */
 #include "posix.h"
 
@@ -263,8 +261,7 @@ static int l_signals(lua_State *L)
   return lbox__push_fd(L, signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK));
 }
 
-/* --- paths -------------------------------------------------------------------------------------
- */
+/* --- paths ------------------------------------------------------------------------------------ */
 
 static int l_lstat(lua_State *L)
 {

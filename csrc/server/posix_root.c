@@ -1,10 +1,8 @@
 /*
 ** lbox.server.posix: the directory that a box sees as /. Its programs may have left anything in it,
-*and
-** bubblewrap follows a symlink where it is to mount something. So what it mounts on is made sure of
-** before each start: by names directly in that directory, one at a time, no link followed. Nothing
-*of
-** the box is running then.
+** and bubblewrap follows a symlink where it is to mount something. So what it mounts on is made
+** sure of before each start: by names directly in that directory, one at a time, no link followed.
+** Nothing of the box is running then.
 */
 #include "posix.h"
 

@@ -1,11 +1,9 @@
 /*
 ** lbox.server.sqlite: as much of SQLite as the local server needs: statements with bound
-*parameters,
-** and values that are exact and binary-safe. Errors raise SQLite's message as a string.
+** parameters, and values that are exact and binary-safe. Errors raise SQLite's message as a string.
 **
 ** A database object owns its connection and, through it, the statements, which are kept by their
-*text
-** since the server has few and runs them often.
+** text since the server has few and runs them often.
 */
 #include <lauxlib.h>
 #include <lua.h>
@@ -79,8 +77,7 @@ static int l_exec(lua_State *L)
   return 0;
 }
 
-/* --- statements ----------------------------------------------------------------------------------
- */
+/* --- statements ------------------------------------------------------------------------------- */
 
 static void forget_statements(lua_State *L, struct database *d)
 {

@@ -32,8 +32,7 @@ int lbox_files_open(const char *path, int *fd)
   return code;
 }
 
-/* --- writing -----------------------------------------------------------------------------------
- */
+/* --- writing ---------------------------------------------------------------------------------- */
 
 /* Files that are written and not yet in their place. */
 static struct pending {
@@ -141,8 +140,7 @@ void lbox_files_abandon_all(void)
     settle(i, false);
 }
 
-/* --- looking -----------------------------------------------------------------------------------
- */
+/* --- looking ---------------------------------------------------------------------------------- */
 
 static void take(const struct stat *st, struct lbox_file_info *info)
 {
@@ -216,8 +214,7 @@ int lbox_files_list(const char *path, int *fd)
   return code;
 }
 
-/* --- the rest ----------------------------------------------------------------------------------
- */
+/* --- the rest --------------------------------------------------------------------------------- */
 
 int lbox_files_mkdir(const char *path, int parents)
 {
@@ -240,7 +237,9 @@ int lbox_files_mkdir(const char *path, int parents)
   struct stat st;
   if (errno != EEXIST)
     return errno;
-  return stat(copy, &st) == 0 && S_ISDIR(st.st_mode) ? 0 : EEXIST;
+  if (stat(copy, &st) != 0)
+    return errno;
+  return S_ISDIR(st.st_mode) ? 0 : EEXIST;
 }
 
 int lbox_files_remove(const char *path)

@@ -1,9 +1,9 @@
 /*
 ** A keeper is a subreaper: whatever its command starts, double-forked and with a session of its own
 ** too, is its descendant until the command's main process ends. Then it reports and goes; what is
-*left
-** in the background falls to lbox-init and lives on. Told to kill, it stays until no descendant is
-*left.
+** left in the background falls to lbox-init and lives on. Killing is up to lbox-init, which cannot
+** be stopped: it marks the keeper, who then stays until no descendant is left, and kills what
+** descends from it until the keeper has gone.
 **
 ** A keeper has the box's uid, so programs of the box can stop or kill it, though neither trace nor
 ** read it. They gain nothing: lbox-init then kills everything that has no keeper.
@@ -23,8 +23,7 @@
 #include "server/init/processes.h"
 #include "server/init/protocol.h"
 
-/* --- in the keeper -----------------------------------------------------------------------------
- */
+/* --- in the keeper ---------------------------------------------------------------------------- */
 
 static void report(int fd, uint32_t kind, int value)
 {
@@ -61,12 +60,27 @@ static void run_command(const struct lbox_command *c, volatile struct failure *f
   _exit(127);
 }
 
-/* Reaps until the main process has ended and, when killing, until nobody is left. */
+static enum lbox_fate fate_in_keeper(int pid)
+{
+  return pid == getpid() ? LBOX_DOOMED : pid == 1 ? LBOX_SPARED : LBOX_AS_PARENT;
+}
+
+static bool is_pending(int signal)
+{
+  sigset_t set;
+  return sigpending(&set) == 0 && sigismember(&set, signal) == 1;
+}
+
+/* Reaps until the main process has ended and, when told to stay, until nobody is left. */
 static int keep(int main_pid, const sigset_t *set)
 {
-  bool killing = false, ended = false;
+  bool stay = false, ended = false;
   int status = 0;
   for (;;) {
+    siginfo_t info;
+    int signal = sigwaitinfo(set, &info), passed_on = info.si_value.sival_int;
+    if (signal == LBOX_KEEPER_PASS_ON && passed_on > 0 && passed_on <= 64)
+      lbox_processes_signal(fate_in_keeper, passed_on);
     int pid, each;
     while ((pid = waitpid(-1, &each, WNOHANG)) > 0) {
       if (pid == main_pid) {
@@ -74,18 +88,10 @@ static int keep(int main_pid, const sigset_t *set)
         status = each;
       }
     }
-    if (ended && (!killing || (pid < 0 && errno == ECHILD)))
+    /* We are told before the first is killed, but may see that first. */
+    stay = stay || signal == LBOX_KEEPER_STAY || is_pending(LBOX_KEEPER_STAY);
+    if (ended && (!stay || (pid < 0 && errno == ECHILD)))
       return status;
-    if (killing)
-      lbox_processes_end(getpid(), NULL);
-    siginfo_t info;
-    if (sigwaitinfo(set, &info) != LBOX_KEEPER_SIGNAL)
-      continue;
-    int signal = info.si_value.sival_int;
-    if (signal < 1 || signal > 64 || signal == SIGKILL)
-      killing = true;
-    else
-      lbox_processes_signal(getpid(), NULL, signal);
   }
 }
 
@@ -94,7 +100,8 @@ static void keeper(const struct lbox_command *c)
   sigset_t set;
   sigemptyset(&set);
   sigaddset(&set, SIGCHLD);
-  sigaddset(&set, LBOX_KEEPER_SIGNAL);
+  sigaddset(&set, LBOX_KEEPER_STAY);
+  sigaddset(&set, LBOX_KEEPER_PASS_ON);
   sigprocmask(SIG_SETMASK, &set, NULL);
   prctl(PR_SET_CHILD_SUBREAPER, 1);
 
@@ -121,32 +128,50 @@ static void keeper(const struct lbox_command *c)
     report(c->status_fd, LBOX_STATUS_EXITED, WEXITSTATUS(status));
 }
 
-/* --- in lbox-init ------------------------------------------------------------------------------
- */
+/* --- in lbox-init ----------------------------------------------------------------------------- */
+
+enum {
+  RETRY_MS = 50,  /* between two attempts at killing */
+  REAP_MAX = 1000 /* children reaped before the server is listened to again */
+};
+
+struct keeper {
+  int pid;
+  bool killing; /* its command is being killed */
+};
 
 static struct {
-  int *pids; /* of the keepers that are alive or not yet reaped */
+  struct keeper *list; /* those alive or not yet reaped */
   size_t count, size;
   bool purging; /* what has no keeper is being killed */
+  int64_t due;  /* when to kill next, if there is anything to kill */
 } keepers;
 
-static bool is_keeper(int pid)
+static struct keeper *find(int pid)
 {
   for (size_t i = 0; i < keepers.count; i++) {
-    if (keepers.pids[i] == pid)
-      return true;
+    if (keepers.list[i].pid == pid)
+      return &keepers.list[i];
   }
-  return false;
+  return NULL;
+}
+
+static enum lbox_fate fate(int pid)
+{
+  const struct keeper *k = find(pid);
+  if (pid == getpid())
+    return keepers.purging ? LBOX_DOOMED : LBOX_SPARED;
+  return !k ? LBOX_AS_PARENT : k->killing ? LBOX_DOOMED : LBOX_SPARED;
 }
 
 int lbox_keeper_start(const struct lbox_command *c, const int *fds, int fd_count)
 {
   if (keepers.count == keepers.size) {
     size_t size = keepers.size ? keepers.size * 2 : 16;
-    int *pids = realloc(keepers.pids, size * sizeof *pids);
-    if (!pids)
+    struct keeper *list = realloc(keepers.list, size * sizeof *list);
+    if (!list)
       return -1;
-    keepers.pids = pids;
+    keepers.list = list;
     keepers.size = size;
   }
   int pid = fork();
@@ -157,34 +182,68 @@ int lbox_keeper_start(const struct lbox_command *c, const int *fds, int fd_count
     _exit(0);
   }
   if (pid > 0)
-    keepers.pids[keepers.count++] = pid;
+    keepers.list[keepers.count++] = (struct keeper){.pid = pid};
   return pid;
 }
 
 bool lbox_keeper_kill(int pid, int signal, bool force)
 {
-  if (!is_keeper(pid))
+  struct keeper *k = find(pid);
+  if (!k)
     return false;
   if (force)
     return kill(pid, SIGKILL) == 0;
-  union sigval value = {.sival_int = signal};
-  sigqueue(pid, LBOX_KEEPER_SIGNAL, value);
-  kill(pid, SIGCONT); /* in case a program of the box stopped it */
-  return true;
+  if (signal != SIGKILL) {
+    union sigval value = {.sival_int = signal};
+    return sigqueue(pid, LBOX_KEEPER_PASS_ON, value) == 0;
+  }
+  k->killing = true;
+  keepers.due = 0;
+  return kill(pid, LBOX_KEEPER_STAY) == 0;
 }
 
-void lbox_keeper_reap(void)
+/* Reaps what has ended. True: there may be more. */
+static bool reap(void)
 {
-  int pid, status;
-  while ((pid = waitpid(-1, &status, WNOHANG)) > 0) {
-    for (size_t i = 0; i < keepers.count; i++) {
-      if (keepers.pids[i] == pid) {
-        keepers.pids[i] = keepers.pids[--keepers.count];
-        keepers.purging = keepers.purging || WIFSIGNALED(status);
-        break;
-      }
+  int pid = 0, status;
+  for (int i = 0; i < REAP_MAX && (pid = waitpid(-1, &status, WNOHANG)) > 0; i++) {
+    struct keeper *k = find(pid);
+    if (!k)
+      continue;
+    *k = keepers.list[--keepers.count];
+    if (WIFSIGNALED(status)) {
+      keepers.purging = true;
+      keepers.due = 0;
     }
   }
-  if (keepers.purging)
-    keepers.purging = lbox_processes_end(getpid(), is_keeper) > 0;
+  return pid > 0;
+}
+
+/* Whether there is anything to kill. Its keepers are continued: a program of the box may have
+   stopped them. */
+static bool is_killing(void)
+{
+  bool any = keepers.purging;
+  for (size_t i = 0; i < keepers.count; i++) {
+    if (keepers.list[i].killing) {
+      kill(keepers.list[i].pid, SIGCONT);
+      any = true;
+    }
+  }
+  return any;
+}
+
+int lbox_keeper_tend(void)
+{
+  bool more = reap();
+  if (!is_killing())
+    return more ? 0 : -1;
+  int64_t now = lbox_now_ms();
+  if (now >= keepers.due) {
+    if (lbox_processes_end(fate) == 0)
+      keepers.purging = false;
+    now = lbox_now_ms();
+    keepers.due = now + RETRY_MS;
+  }
+  return more ? 0 : (int)(keepers.due - now);
 }

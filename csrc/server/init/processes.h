@@ -1,18 +1,28 @@
-/* The processes of the box, as a tree: finding and ending all descendants of one. */
+/* The processes of the box as a tree, and which of them a signal is for. */
 #ifndef LBOX_INIT_PROCESSES_H
 #define LBOX_INIT_PROCESSES_H
 
-#include <stdbool.h>
+#include <stdint.h>
 
-/* Whether a process and what descends from it is to be left alone. */
-typedef bool (*lbox_spare_fn)(int pid);
+/* What is to become of all that descends from a process. */
+enum lbox_fate {
+  LBOX_AS_PARENT, /* nothing of its own */
+  LBOX_SPARED,
+  LBOX_DOOMED
+};
 
-/* Sends a signal to every descendant of `ancestor` but those spared (`spare` may be NULL). Returns
-   to how many. Processes that are started meanwhile may be missed. */
-int lbox_processes_signal(int ancestor, lbox_spare_fn spare, int signal);
+/* Says it for one process. Who has a fate to give is not meant itself. */
+typedef enum lbox_fate (*lbox_fate_fn)(int pid);
 
-/* Kills every descendant, also of programs that start processes faster than one can kill them: all
-   are stopped first. Returns how many there were. */
-int lbox_processes_end(int ancestor, lbox_spare_fn spare);
+/* Sends a signal to the doomed. Those that are started meanwhile may be missed. */
+void lbox_processes_signal(lbox_fate_fn fate, int signal);
+
+/* Kills the doomed, also if they start processes faster than these can be read. For that it may
+   stop everything in the box for a moment, so only lbox-init may call it, whom nobody stops in the
+   middle. Takes a fraction of a second. Returns how many were doomed: 0, none is left. */
+int lbox_processes_end(lbox_fate_fn fate);
+
+/* Milliseconds of a clock that only goes forward. */
+int64_t lbox_now_ms(void);
 
 #endif

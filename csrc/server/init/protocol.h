@@ -1,45 +1,39 @@
 /*
 ** What the server and lbox-init say to each other over a SOCK_SEQPACKET pair. All numbers are in
-*the
-** machine's byte order: both ends run on one machine and come from one build.
+** the machine's byte order: both ends run on one machine and come from one build.
 **
 ** Request:  u32 op, u32 id, fields       Answer: u32 id, i32 errno (0: done), fields
 ** A string is u32 length and the bytes, no NUL inside; a path is absolute. Descriptors are passed
-*with
-** the message. lbox-init speaks first: an answer with id 0 says that the box is up.
+** with the message. lbox-init speaks first: an answer with id 0 says that the box is up.
 **
-**   op        fields                           descriptors                answer
-**   SPAWN     -                                command, stdin, stdout,    u32 keeper
-**                                              stderr, status
-**   KILL      u32 keeper, u32 signal,
-**             u32 force                                                   -
-**   DISCARD   -                                one or two pipes           -
-**   OPEN      string path                                                 a regular file to read
-**   CREATE    string path                                                 u32 file, a new file to
-*write
-**   COMMIT    u32 file                                                    -
-**   ABANDON   u32 file                                                    -
-**   STAT      u32 follow, string path                                     u8 type, u64 size, i64
-*mtime
-**   LIST      string path                                                 a directory's entries
-**   MKDIR     u32 parents, string path                                    -
-**   RENAME    string from, string to                                      -
-**   REMOVE    string path                                                 -
+**   op       fields                             descriptors        answer
+**   SPAWN    -                                  five               u32 keeper
+**   KILL     u32 keeper, u32 signal, u32 force                     -
+**   DISCARD  -                                  one or two pipes   -
+**   OPEN     string path                                           a regular file to read
+**   CREATE   string path                                           u32 file, a new file to write
+**   COMMIT   u32 file                                              -
+**   ABANDON  u32 file                                              -
+**   STAT     u32 follow, string path                               u8 type, u64 size, i64 mtime
+**   LIST     string path                                           a directory's entries
+**   MKDIR    u32 parents, string path                              -
+**   RENAME   string from, string to                                -
+**   REMOVE   string path                                           -
 **
-** SPAWN: what to run lies in an anonymous file: string cwd, u32 argc, argv…, u32 envc, env….
+** SPAWN: the descriptors are the command, its stdin, stdout and stderr, and one for its status.
+** What to run lies in an anonymous file: string cwd, u32 argc, argv…, u32 envc, env….
 ** DISCARD: what a command left in the background may go on writing to them, and nobody reads it.
 ** CREATE makes a file without a visible name of its own beside `path`; COMMIT puts it in the place
-*of
-** `path`, ABANDON removes it. What is neither when lbox-init ends is removed.
+** of `path`, ABANDON removes it. What is neither when lbox-init ends is removed.
 ** LIST: an anonymous file, for each entry u8 type, u64 size, i64 mtime, string name.
 ** Types: 0 file, 1 directory, 2 symlink, 3 other.
 **
 ** The keeper of a command writes struct lbox_status to the status descriptor: first STARTED, when
-*the
-** command runs, then how it ended; or only why it could not be started. A status descriptor that
-** closes before that means that the keeper was killed. KILL sends the signal to every descendant of
-** the command; SIGKILL goes on until none is left. `force` is for a keeper that does not react: the
-** keeper is killed, and with it everything of the box that belongs to no other keeper.
+** the command runs, then how it ended; or only why it could not be started. A status descriptor
+** that closes before that means that the keeper was killed. KILL sends the signal to every
+** descendant of the command; SIGKILL goes on until none is left. `force` is for a keeper that does
+** not react: the keeper is killed, and with it everything of the box that belongs to no other
+** keeper.
 */
 #ifndef LBOX_INIT_PROTOCOL_H
 #define LBOX_INIT_PROTOCOL_H

@@ -58,8 +58,7 @@ static bool move_up(struct walk *w, int at, const char *name)
   }
 }
 
-/* Empties the directory `fd`, which it closes. Deep ones call themselves at most MAX_DEPTH times.
- */
+/* Empties the directory `fd`, which it closes; calls itself at most MAX_DEPTH times deep. */
 static void empty(struct walk *w, int fd, int depth)
 {
   DIR *dir = fdopendir(fd);

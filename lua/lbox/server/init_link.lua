@@ -98,16 +98,18 @@ local function undo(link, kind, code, fd, field)
   end
 end
 
-local function answer(link, entry, code, fields, fds)
+--- Whether it is an answer to what was asked.
+local function is_answer(entry, code, fields, fds)
   local want = code == 0 and (ANSWERS[entry.kind] or NOTHING) or FAILED
-  if #fields ~= want[2] or #fds ~= want[3] then
-    close_fds(fds)
-    return link:close()
-  end
+  return #fields == want[2] and #fds == want[3]
+end
+
+local function answer(link, entry, code, fields, fds)
+  local format = (code == 0 and ANSWERS[entry.kind] or NOTHING)[1]
   if entry.dropped then
-    undo(link, entry.kind, code, fds[1], string.unpack(want[1], fields))
+    undo(link, entry.kind, code, fds[1], string.unpack(format, fields))
   elseif entry.op then
-    entry.op:resolve(code, fds[1], string.unpack(want[1], fields))
+    entry.op:resolve(code, fds[1], string.unpack(format, fields))
   end
 end
 
@@ -117,7 +119,7 @@ local function take(link, bytes, fds)
     id, code = string.unpack("=I4i4", bytes)
   end
   local entry = link.pending[id]
-  if entry then
+  if entry and is_answer(entry, code, bytes:sub(9), fds) then
     link.pending[id] = nil
     answer(link, entry, code, bytes:sub(9), fds)
   elseif id == 0 and not link.ready.settled and #fds == 0 then

@@ -13,7 +13,7 @@ local M = {}
 
 local START_TIMEOUT_MS = 10000
 -- After this long a sandbox that was told to end is killed.
-local END_TIMEOUT_MS = 3000
+local END_TIMEOUT_MS = 1000
 local MAX_COMPLAINT = 4096
 local PIECE = 256 * 1024
 local MAX_LIST = 48 * 1024 * 1024
