@@ -139,6 +139,7 @@ local function typed(stream, wanted)
   if ok then
     return result
   elseif errors.is(result, "schema") then
+    result.retryable = true -- another run may do better
     result.raw, result.partial = text:sub(1, RAW_BYTES), text
     result.run_id, result.box_id, result.cost = stream._run_id, stream._link.id, stream.cost
   end

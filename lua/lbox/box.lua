@@ -98,15 +98,16 @@ function methods:get_status(opts)
   return json.strip_nulls(answer)
 end
 
---- Changes `box.cwd`, where later calls work. Raises `api` when nothing is there; `cwd` stays then.
+--- Changes `box.cwd`, where later calls work. Raises `api` when no directory is there; `cwd` stays then.
 ---@param path string  relative to the old `cwd`, or absolute
 ---@param opts lbox.CallOptions|nil
 function methods:cd(path, opts)
   opts = check_opts(opts, CALL_OPTIONS, "box:cd")
   options.nonblank(path, "path")
   local there = workdir.normalise(self.cwd, path)
-  if not exec.is_there(self._link, there, opts) then
-    errors.raise("api", ("cd: %s: No such file or directory"):format(path), { box_id = self.id })
+  local why_not = exec.no_directory(self._link, there, opts)
+  if why_not then
+    errors.raise("api", ("cd: %s: %s"):format(path, why_not), { box_id = self.id })
   end
   self.cwd = there
 end

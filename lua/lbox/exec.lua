@@ -5,6 +5,7 @@ local exec_stream = require "lbox.exec_stream"
 local namespace = require "lbox.namespace"
 local options = require "lbox.options"
 local runs = require "lbox.run"
+local workdir = require "lbox.workdir"
 
 local M = {}
 
@@ -165,20 +166,32 @@ function M.new(link)
   return setmetatable({ _link = link }, metatable)
 end
 
---- Whether `path` is there, as `cd` asks it.
+local NOT_THERE = "No such file or directory"
+local OTHER_REASONS = { "Not a directory", "Permission denied" }
+
+--- Why one cannot `cd` to `path`, in the words of the system; nil when one can.
 ---@param link lbox.Link
 ---@param path string  absolute
----@return boolean
-function M.is_there(link, path, opts)
+---@return string|nil
+function M.no_directory(link, path, opts)
   local spec = {
-    method = "POST", path = "/exec", json = { command = { "ls", path } },
+    -- The dot at the end is found in a directory only, and only in one that may be entered.
+    method = "POST", path = "/exec", json = { command = { "ls", "-d", "--", workdir.absolute(path, ".") } },
     timeout = opts.timeout, headers = opts.headers, extra = opts.extra,
   }
   local answer, status = link:request(spec)
   if type(answer.exit_code) ~= "number" then
     link:nonsense(spec, status)
   end
-  return answer.exit_code == 0
+  if answer.exit_code == 0 then
+    return nil
+  end
+  for _, reason in ipairs(OTHER_REASONS) do
+    if type(answer.error) == "string" and answer.error:find(reason .. "%s*$") then
+      return reason
+    end
+  end
+  return NOT_THERE
 end
 
 return M

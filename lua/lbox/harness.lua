@@ -48,9 +48,20 @@ local function write_stdout(text)
   io.stdout:flush()
 end
 
---- An `input` is an object on the wire, also when it is empty.
-local function object(value)
-  return value ~= nil and value or {}
+--- The input of a tool, which is an object on the wire, also when it is empty.
+local function tool_input(input)
+  if input == nil or input == json.null then
+    return {}
+  elseif type(input) ~= "table" then
+    errors.raise("usage", "emit.tool: input must be a table with names, got a " .. type(input))
+  end
+  for name in pairs(input) do
+    if type(name) ~= "string" then
+      errors.raise("usage", ("emit.tool: input must be a table with names, got one with the key %s"):format(
+        tostring(name)))
+    end
+  end
+  return next(input) ~= nil and input or {}
 end
 
 local function emitter(write)
@@ -58,7 +69,7 @@ local function emitter(write)
 
   --- Writes one event.
   function emit.emit(event, data)
-    write(("event: %s\ndata: %s\n\n"):format(event, json.encode(object(data))))
+    write(("event: %s\ndata: %s\n\n"):format(event, json.encode(data ~= nil and data or {})))
   end
   function emit.text(text)
     emit.emit("text", { text = text })
@@ -67,7 +78,7 @@ local function emitter(write)
     emit.emit("thinking", { text = text })
   end
   function emit.tool(tool)
-    emit.emit("tool", { toolCallId = tool.tool_call_id, name = tool.name, input = object(tool.input) })
+    emit.emit("tool", { toolCallId = tool.tool_call_id, name = tool.name, input = tool_input(tool.input) })
   end
   function emit.tool_result(result)
     emit.emit("tool_result", { toolCallId = result.tool_call_id, output = result.output })

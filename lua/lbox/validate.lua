@@ -1,43 +1,8 @@
 --- Checks decoded JSON against a JSON Schema: the part of draft 2020-12 that doc/schemas.md lists.
-local errors = require "lbox.errors"
 local json = require "lbox.json"
+local regex = require "lbox.regex"
 
 local M = {}
-
-local KNOWN = {}
-for word in ([[type properties required additionalProperties items enum const anyOf oneOf allOf minimum
-  maximum exclusiveMinimum exclusiveMaximum minLength maxLength pattern format minItems maxItems
-  description title default examples]] .. " $schema $id"):gmatch("%S+") do
-  KNOWN[word] = true
-end
-
---- Raises for a keyword that would not be checked: a schema must not promise more than it does.
-function M.check_schema(node, path)
-  if type(node) == "boolean" then
-    return
-  elseif type(node) ~= "table" then
-    errors.raise("usage", ("%s: a JSON Schema is a table or a boolean, got %s"):format(path, type(node)))
-  end
-  for keyword in pairs(node) do
-    if not KNOWN[keyword] then
-      errors.raise("usage", ("%s: the JSON Schema keyword %q is not supported"):format(
-        path, tostring(keyword)))
-    end
-  end
-  for name, each in pairs(node.properties or {}) do
-    M.check_schema(each, path .. "." .. name)
-  end
-  for _, keyword in ipairs { "anyOf", "oneOf", "allOf" } do
-    for i, each in ipairs(node[keyword] or {}) do
-      M.check_schema(each, ("%s.%s[%d]"):format(path, keyword, i))
-    end
-  end
-  for _, keyword in ipairs { "items", "additionalProperties" } do
-    if node[keyword] ~= nil then
-      M.check_schema(node[keyword], path .. "." .. keyword)
-    end
-  end
-end
 
 local function is_list(value)
   return #value > 0 or next(value) == nil
@@ -92,6 +57,8 @@ local function characters(text)
   return select(2, text:gsub("[^\128-\191]", ""))
 end
 
+-- While a value is checked nothing of it is changed: `gone` lists the { object, name } of every null that
+-- counts as absent.
 local check
 
 local function type_names(want)
@@ -124,39 +91,26 @@ local function check_number(node, value, path)
   return true
 end
 
--- The parts of regular expressions that mean the same as a Lua pattern; others are not checked here,
--- the agent has them all the same.
-local function lua_pattern(regex)
-  if regex:find("[|(){}\\]") then
-    return nil
-  end
-  return (regex:gsub("%%", "%%%%"):gsub("%-", function() return "%-" end)
-    :gsub("%[([^%]]*)%]", function(set) return "[" .. set:gsub("%%%-", "-") .. "]" end))
-end
-
 local function check_string(node, value, path)
   local length = (node.minLength or node.maxLength) and characters(value)
   if node.minLength and length < node.minLength then
     return fail(path, ("at least %d characters"):format(node.minLength), value)
   elseif node.maxLength and length > node.maxLength then
     return fail(path, ("at most %d characters"):format(node.maxLength), value)
-  elseif node.pattern then
-    local pattern = lua_pattern(node.pattern)
-    if pattern and not value:find(pattern) then
-      return fail(path, ("text like %s"):format(node.pattern), value)
-    end
+  elseif node.pattern and not regex.matches(node.pattern, value) then
+    return fail(path, ("text like %s"):format(node.pattern), value)
   end
   return true
 end
 
-local function check_array(node, value, path)
+local function check_array(node, value, path, gone)
   if node.minItems and #value < node.minItems then
     return fail(path, ("at least %d items"):format(node.minItems), value)
   elseif node.maxItems and #value > node.maxItems then
     return fail(path, ("at most %d items"):format(node.maxItems), value)
   end
   for i, item in ipairs(node.items ~= nil and value or {}) do
-    local ok, failure = check(node.items, item, ("%s[%d]"):format(path, i))
+    local ok, failure = check(node.items, item, ("%s[%d]"):format(path, i), gone)
     if not ok then
       return false, failure
     end
@@ -164,7 +118,34 @@ local function check_array(node, value, path)
   return true
 end
 
-local function check_object(node, value, path)
+--- Whether the schema speaks of null itself, rather than taking whatever comes.
+local function names_null(node)
+  if type(node) ~= "table" then
+    return false
+  elseif node.const == json.null then
+    return true
+  end
+  for _, name in ipairs(type(node.type) == "table" and node.type or { node.type }) do
+    if name == "null" then
+      return true
+    end
+  end
+  for _, value in ipairs(node.enum or {}) do
+    if value == json.null then
+      return true
+    end
+  end
+  for _, keyword in ipairs { "anyOf", "oneOf", "allOf" } do
+    for _, each in ipairs(node[keyword] or {}) do
+      if names_null(each) then
+        return true
+      end
+    end
+  end
+  return false
+end
+
+local function check_object(node, value, path, gone)
   local required = {}
   for _, name in ipairs(node.required or {}) do
     required[name] = true
@@ -174,34 +155,44 @@ local function check_object(node, value, path)
   end
   local names = {}
   for name in pairs(value) do
+    if type(name) ~= "string" then
+      return fail(path, "names that are strings", name)
+    end
     names[#names + 1] = name
   end
   table.sort(names)
   for _, name in ipairs(names) do
     local item = value[name]
     local field = node.properties and node.properties[name]
+    local ok, failure = true, nil
     if field == nil then
       field = node.additionalProperties
       if field == false then
         return fail(path .. "." .. name, "no such field", item)
       end
-    elseif item == json.null and not required[name] and not check(field, item, path) then
-      value[name] = nil -- null in an optional field counts as absent
+    elseif item == json.null and not required[name] and not names_null(field) then
+      gone[#gone + 1] = { value, name }
       field = nil
     end
-    if field ~= nil and field ~= true then
-      local ok, failure = check(field, item, path .. "." .. name)
-      if not ok then
-        return false, failure
-      end
+    if field ~= nil then
+      ok, failure = check(field, item, path .. "." .. name, gone)
+    end
+    if not ok then
+      return false, failure
     end
   end
   return true
 end
 
-local function check_combined(node, value, path)
+local function forget(gone, length)
+  for i = #gone, length + 1, -1 do
+    gone[i] = nil
+  end
+end
+
+local function check_combined(node, value, path, gone)
   for _, each in ipairs(node.allOf or {}) do
-    local ok, failure = check(each, value, path)
+    local ok, failure = check(each, value, path, gone)
     if not ok then
       return false, failure
     end
@@ -209,10 +200,16 @@ local function check_combined(node, value, path)
   for _, keyword in ipairs { "anyOf", "oneOf" } do
     if node[keyword] then
       local matches, first = 0, nil
+      local length = #gone
       for _, each in ipairs(node[keyword]) do
-        local ok, failure = check(each, value, path)
+        local ok, failure = check(each, value, path, gone)
         matches = matches + (ok and 1 or 0)
         first = first or failure
+        if ok and matches == 1 then
+          length = #gone -- the first that matches says what is absent
+        else
+          forget(gone, length)
+        end
       end
       if matches == 0 then
         return fail(path, #node[keyword] == 1 and first.expected or "one of the alternatives", value)
@@ -224,7 +221,29 @@ local function check_combined(node, value, path)
   return true
 end
 
-function check(node, value, path)
+local function is_array_schema(node)
+  return node.items ~= nil or node.minItems ~= nil or node.maxItems ~= nil
+end
+
+local function is_object_schema(node)
+  return node.properties ~= nil or node.required ~= nil or node.additionalProperties ~= nil
+end
+
+--- An empty table is an empty array and an empty object: the schema knows which it means.
+local function check_table(node, value, path, gone)
+  local as_array = #value > 0
+  if next(value) == nil then
+    as_array = node.type == "array" or (is_array_schema(node) and not is_object_schema(node))
+  end
+  if as_array then
+    return check_array(node, value, path, gone)
+  elseif is_object_schema(node) then
+    return check_object(node, value, path, gone)
+  end
+  return true
+end
+
+function check(node, value, path, gone)
   if node == true then
     return true
   elseif node == false then
@@ -250,25 +269,24 @@ function check(node, value, path)
   elseif ok and type(value) == "string" then
     ok, failure = check_string(node, value, path)
   elseif ok and type(value) == "table" then
-    -- An empty table is an empty array and an empty object: the schema knows which it means.
-    if node.type == "array" or (node.items ~= nil and is_list(value)) then
-      ok, failure = check_array(node, value, path)
-    elseif node.type == "object" or node.properties or node.required then
-      ok, failure = check_object(node, value, path)
-    elseif node.additionalProperties ~= nil then
-      ok, failure = check_object(node, value, path)
-    end
+    ok, failure = check_table(node, value, path, gone)
   end
   if ok then
-    ok, failure = check_combined(node, value, path)
+    ok, failure = check_combined(node, value, path, gone)
   end
   return ok, failure
 end
 
---- Whether `value` matches; if not, { path, expected, message }.
+--- Whether `value` matches; if not, { path, expected, message }. From a value that does, null is taken
+--- out of every optional field whose schema does not speak of null.
 ---@return boolean ok, table|nil failure
 function M.value(node, value)
-  return check(node, value, "$")
+  local gone = {}
+  local ok, failure = check(node, value, "$", gone)
+  for _, entry in ipairs(ok and gone or {}) do
+    entry[1][entry[2]] = nil
+  end
+  return ok, failure
 end
 
 return M
