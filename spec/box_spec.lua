@@ -1,768 +1,378 @@
--- Sandboxes below the server: starting and ending them, commands, files.
-local async = require "lbox.async"
-local bubblewrap = require "lbox.server.bubblewrap"
-local data = require "lbox.server.data"
-local errors = require "lbox.errors"
-local posix = require "lbox.server.posix"
-local sandbox = require "lbox.server.sandbox"
-local support = require "spec.support.local"
+local fault = require "spec.support.fault"
+local json = require "lbox.json"
+local lbox = require "lbox"
 
-local is_root = posix.getuid() == 0
-local uid = is_root and 524288 + 4000 or nil
-local ENV = { "PATH=" .. sandbox.PATH, "HOME=/home/boxuser" }
+local Box = lbox.Box
 
-local function open_fds()
-  return #posix.listdir("/proc/self/fd")
+local ROUTES = [[
+routes["POST /v2/box"] = function(reply, request)
+  if request.body:find("lost", 1, true) then
+    reply:cut()
+  elseif request.body:find("silent", 1, true) then
+    reply:hold()
+  elseif request.body:find("leaky", 1, true) then
+    reply:json(400, { error = "bad env s3cr3t-value and key sk-0123456789abcdef0 in the request" })
+  elseif request.body:find("slow", 1, true) then
+    reply:json(200, { id = "slow-box", status = "creating" })
+  elseif request.body:find("broken", 1, true) then
+    reply:json(200, { id = "broken-box", status = "creating" })
+  elseif request.body:find("stuck", 1, true) then
+    reply:json(200, { id = "stuck-box", status = "creating" })
+  elseif request.body:find("nameless", 1, true) then
+    reply:json(200, { status = "idle" })
+  else
+    reply:json(200, { id = "new-box", status = "idle", agent = "custom", model = "m",
+      news = { 1 } })
+  end
 end
-
-local function raised(kind, fn, ...)
-  local ok, err = pcall(fn, ...)
-  assert.is_false(ok)
-  assert.is_true(errors.is(err, kind), tostring(err))
-  return err
+routes["GET /v2/box/slow-box"] = function(reply, request)
+  if request.count == 1 then
+    reply:json(500, { error = "not now" })
+  else
+    reply:json(200, { id = "slow-box", status = request.count < 3 and "creating" or "idle" })
+  end
 end
-
-describe("a sandbox", function()
-  local dir, place, sb, count = nil, nil, nil, 0
-
-  local function new_box()
-    count = count + 1
-    local home = ("%s/boxes/spec-box-%d"):format(dir, count)
-    assert(posix.mkdir(home, 0x1c9))
-    sandbox.create_root(home .. "/root", uid)
-    return { id = "spec-box-" .. count, root = home .. "/root", uid = uid, etc = place.etc, bin = place.bin }
+routes["GET /v2/box/broken-box"] = function(reply)
+  reply:json(200, { id = "broken-box", status = "error" })
+end
+routes["GET /v2/box/stuck-box"] = function(reply)
+  reply:json(200, { id = "stuck-box", status = "creating" })
+end
+routes["GET /v2/box/full"] = function(reply)
+  reply:text(200, '{"id":"full","name":"n","size":"large","keep_alive":true, "status":"paused",'
+    .. '"agent":null,"model":null,"network_policy":{"mode":"deny-all"},"expires_at":12,"labels":null}')
+end
+routes["GET /v2/box/plain"] = function(reply) reply:json(200, { id = "plain", status = "idle" }) end
+routes["GET /v2/box/a%20b%2Fc"] = function(reply)
+  reply:json(200, { id = "named", status = "idle" })
+end
+routes["GET /v2/box/gone"] = function(reply) reply:json(404, { error = "box not found" }) end
+routes["GET /v2/box"] = function(reply, request)
+  if request.query == "label=none%20of%26these" then
+    reply:text(200, "null")
+  else
+    reply:text(200, '[{"id":"b1","name":null},{"id":"b2"}]')
   end
-
-  local function end_of(box)
-    local op = async.op()
-    if box.ended then
-      return
-    end
-    table.insert(box.on_exit, function() op:resolve() end)
-    box:close()
-    async.timeout(5000, async.wait, op)
-  end
-
-  local function spawn(...)
-    return sb:spawn { argv = { ... }, cwd = "/workspace/home", env = ENV }
-  end
-
-  local function sh(script, box)
-    local proc = (box or sb):spawn {
-      argv = { "sh", "-c", script }, cwd = "/workspace/home", env = ENV, merge = true,
-    }
-    local text = {}
-    for _, bytes in proc.read, proc do
-      text[#text + 1] = bytes
-    end
-    return table.concat(text), proc.result
-  end
-
-  --- Number of processes in the box whose command line matches.
-  local function running(pattern)
-    return tonumber((sh(("ps ax -o args | grep -c '^%s' || true"):format(pattern))))
-  end
-
-  setup(function()
-    dir = support.directory()
-    place = data.open(dir)
-    sb = sandbox.start(new_box())
-  end)
-
-  teardown(function()
-    end_of(sb)
-    support.sh("chmod -R u+rwx " .. dir .. "; rm -rf " .. dir)
-  end)
-
-  describe("command", function()
-    it("has its output, exit code, CPU time and memory", function()
-      local proc = spawn("sh", "-c", "echo out; echo err >&2; exit 7")
-      local got = { stdout = "", stderr = "" }
-      for name, bytes in proc.read, proc do
-        got[name] = got[name] .. bytes
-      end
-      assert.are.same({ stdout = "out\n", stderr = "err\n" }, got)
-      assert.are.equal(7, proc.result.exit_code)
-      assert.is_true(proc.result.cpu_ns > 0 and proc.result.cpu_ns < 1e9)
-      assert.is_true(proc.result.memory_peak_bytes > 100 * 1024)
-      assert.is_true(proc.pid > 1)
-    end)
-
-    it("has CPU time and memory of its whole tree", function()
-      local result = spawn("python3", "-c", [[
-import subprocess, sys
-subprocess.run([sys.executable, '-c', 'x = bytearray(80 << 20); sum(i * i for i in range(2000000))'])
-]]):wait()
-      assert.is_true(result.cpu_ns > 5e7, result.cpu_ns)
-      assert.is_true(result.memory_peak_bytes > 80 * 1024 * 1024)
-    end)
-
-    it("that dies of a signal has exit code 128 and the signal", function()
-      assert.are.equal(143, spawn("sh", "-c", "kill -TERM $$"):wait().exit_code)
-    end)
-
-    it("that cannot be started says what is missing", function()
-      local result = spawn("no-such-program"):wait()
-      assert.are.equal("program", result.not_started)
-      assert.are.equal(127, result.exit_code)
-      result = sb:spawn({ argv = { "true" }, cwd = "/no/such", env = ENV }):wait()
-      assert.are.equal("directory", result.not_started)
-      result = spawn("/etc/passwd"):wait()
-      assert.are.equal("program", result.not_started)
-      assert.are.equal(126, result.exit_code)
-    end)
-
-    it("is found on the PATH of its own environment", function()
-      sb:write_file("/tmp/here/greet", "#!/bin/sh\necho hi\n")
-      sh("chmod +x /tmp/here/greet")
-      local proc = sb:spawn { argv = { "greet" }, cwd = "/", env = { "PATH=/tmp/here" } }
-      assert.are.same({ "stdout", "hi\n" }, { proc:read() })
-      assert.are.equal(0, proc:wait().exit_code)
-    end)
-
-    it("gets its standard input", function()
-      local proc = sb:spawn { argv = { "wc", "-c" }, cwd = "/", env = ENV, stdin = ("x"):rep(300000) }
-      assert.are.same({ "stdout", "300000\n" }, { proc:read() })
-      proc:wait()
-      assert.are.equal("", (sh("cat")))
-    end)
-
-    it("may write more than a pipe holds to a slow reader, and nothing is lost", function()
-      local proc = spawn("sh", "-c", "head -c 3000000 /dev/zero; head -c 500000 /dev/zero >&2")
-      local sizes = { stdout = 0, stderr = 0 }
-      async.sleep(20)
-      for name, bytes in proc.read, proc do
-        sizes[name] = sizes[name] + #bytes
-      end
-      assert.are.same({ stdout = 3000000, stderr = 500000 }, sizes)
-    end)
-
-    it("with arguments up to the kernel's limit works, with more it fails alone", function()
-      local word = ("a"):rep(100000)
-      assert.are.equal(0, spawn("true", word, word, word):wait().exit_code)
-      local result = spawn("true", ("a"):rep(200000)):wait()
-      assert.are.equal("program", result.not_started)
-      assert.are.equal(7, result.errno) -- E2BIG
-      raised("local", spawn, "true", "a\0b")
-    end)
-
-    it("ends with its main process, not with what it left in the background", function()
-      local started = async.now()
-      local text, result = sh("sleep 31 & echo x")
-      assert.are.equal("x\n", text)
-      assert.are.equal(0, result.exit_code)
-      assert.is_true(async.now() - started < 5000)
-      assert.are.equal(1, running("sleep 31"))
-    end)
-
-    it("leaves behind what goes on writing, and that lives on", function()
-      sh("(while true; do echo line of output >> /tmp/alive; seq 1 3000; sleep 0.01; done) &")
-      async.sleep(150)
-      local before = #sb:read_file("/tmp/alive", 1e6)
-      async.sleep(150)
-      assert.is_true(#sb:read_file("/tmp/alive", 1e6) > before)
-      sh("pkill -f 'seq 1 3000'; pkill -f alive")
-    end)
-
-    it("that floods from the background is not read for ever", function()
-      local started = async.now()
-      local _, result = sh("yes & sleep 0.1")
-      assert.are.equal(0, result.exit_code)
-      assert.is_true(async.now() - started < 5000)
-      sh("pkill -9 yes")
-    end)
-
-    it("is killed with everything it started, also double-forked and in sessions of its own", function()
-      local proc = spawn("sh", "-c", "setsid sleep 41 & (setsid sh -c 'sleep 42 & sleep 43' &); sleep 44")
-      repeat
-        async.sleep(10)
-      until running("sleep 4[1-4]") == 4
-      proc:kill()
-      assert.are.equal(137, proc:wait().exit_code)
-      assert.are.equal(0, running("sleep 4[1-4]"))
-    end)
-
-    it("can be sent other signals", function()
-      local proc = spawn("sh", "-c", "trap 'echo got it; exit 5' TERM; echo ready; while true; do sleep 0.01; done")
-      assert.are.same({ "stdout", "ready\n" }, { proc:read() })
-      proc:kill("TERM")
-      assert.are.same({ "stdout", "got it\n" }, { proc:read() })
-      assert.are.equal(5, proc:wait().exit_code)
-      raised("usage", proc.kill, proc, "NOPE")
-    end)
-
-    -- Programs that start processes without end, each in a session of its own: until there are as many
-    -- as there may be, or few at a time that are gone before one can look at them. The limit is not the
-    -- shell's, as only some shells have one for this.
-    local BOMBS = {
-      many = [[
-while True:
-    try:
-        if os.fork() == 0: os.setsid()
-    except OSError: pass
-]],
-      fleeting = [[
-signal.signal(signal.SIGCHLD, signal.SIG_IGN)
-if os.fork(): signal.pause()
-while True:
-    try:
-        if os.fork(): os._exit(0)
-        os.setsid()
-        if os.fork() and os.getpid() % 8: os._exit(0)
-    except OSError: pass
-]],
-    }
-
-    -- Once it has grown.
-    local KILL_KEEPER = [[
-import time
-keeper = os.getppid()
-if os.fork() == 0: time.sleep(0.2); os.kill(keeper, 9)
+end
+routes["DELETE /v2/box"] = function(reply) reply:json(200, {}) end
+routes["DELETE /v2/box/plain"] = function(reply) reply:json(200, {}) end
+routes["GET /v2/box/plain/status"] = function(reply) reply:json(200, { status = "running" }) end
+routes["GET /v2/box/plain/runs"] = function(reply)
+  reply:text(200, '{"runs":[{"id":"r2","type":"shell","cpu_ns":null},{"id":"r1"}]}')
+end
+routes["GET /v2/box/full/runs"] = function(reply) reply:text(200, '{"runs":null}') end
+routes["POST /v2/box/plain/runs/r%2F1/cancel"] = function(reply) reply:json(200, {}) end
+routes["POST /v2/box/plain/exec"] = function(reply, request)
+  local reasons = { [""] = "No such file or directory", file = "Not a directory", entry = "Permission denied" }
+  local kind = request.body:match("nope%-?(%l*)")
+  reply:json(200, not kind and { exit_code = 0, output = "" } or { exit_code = 2, output = "",
+    error = "ls: cannot access: " .. reasons[kind] .. "\n" })
+end
+routes["POST /v2/box/plain/exec-stream"] = function(reply)
+  reply:begin()
+  reply:chunk("going on")
+  reply:hold()
+end
 ]]
 
-    --- Starts one and gives it time to grow; `first` is Python that it runs before.
-    local function start_bomb(kind, box, first)
-      local limit = "resource.setrlimit(resource.RLIMIT_NPROC, (300, 300))\n"
-      local text = "import os, resource, signal\n" .. limit .. (first or "") .. BOMBS[kind]
-      box:write_file("/tmp/bomb.py", text)
-      local proc = box:spawn { argv = { "python3", "/tmp/bomb.py" }, cwd = "/", env = ENV }
-      async.sleep(300)
-      return proc
-    end
-
-    for kind in pairs(BOMBS) do
-      it("that starts " .. kind .. " processes without end is killed all the same", function()
-        local other = spawn("sh", "-c", "while true; do echo tick; sleep 0.01; done")
-        local proc = start_bomb(kind, sb)
-        assert.is_nil(proc.result)
-        proc:kill()
-        local result = async.timeout(20000, proc.wait, proc)
-        assert.are.equal(137, result.exit_code)
-        assert.are.equal(0, running("python3 /tmp/bomb"))
-        -- Nobody else was killed, or left stopped.
-        assert.are.equal(0, tonumber((sh("ps ax -o stat | grep -c '^T' || true"))))
-        local ticks = 0
-        for _, bytes in other.read, other do
-          ticks = ticks + #bytes
-          if ticks > 500 then
-            other:kill()
-          end
-        end
-        assert.are.equal(137, other.result.exit_code)
-      end)
-    end
-
-    it("cannot escape by killing its keeper and starting processes without end", function()
-      local proc = start_bomb("many", sb, KILL_KEEPER)
-      assert.are.equal(137, async.timeout(20000, proc.wait, proc).exit_code)
-      async.timeout(20000, function()
-        repeat
-          async.sleep(10)
-          local ok, left = pcall(running, "python3 /tmp/bomb")
-        until ok and left == 0
-      end)
-    end)
-
-    it("that starts processes without end does not outlive the box", function()
-      for kind in pairs(BOMBS) do
-        local other = sandbox.start(new_box())
-        start_bomb(kind, other)
-        end_of(other)
-        other = sandbox.start(new_box())
-        start_bomb(kind, other):kill() -- it ends in the middle of the killing
-        end_of(other)
-        other = sandbox.start(new_box())
-        start_bomb(kind, other, KILL_KEEPER)
-        end_of(other)
-      end
-    end)
-
-    it("gets each of several signals, also those sent before it runs", function()
-      local proc = spawn("sh", "-c", "trap 'echo one' USR1; trap 'echo two' USR2; echo ready; "
-        .. "while true; do sleep 0.01; done")
-      assert.are.same({ "stdout", "ready\n" }, { proc:read() })
-      proc:kill("USR1")
-      proc:kill("USR2")
-      local text = ""
-      repeat
-        text = text .. select(2, proc:read())
-      until text:find("one") and text:find("two")
-      proc:kill("TERM")
-      proc:kill()
-      assert.is_true(proc:wait().exit_code >= 137)
-      proc = spawn("sleep", "62")
-      proc:kill("TERM")
-      assert.are.equal(143, async.timeout(5000, proc.wait, proc).exit_code)
-      proc = spawn("sleep", "62")
-      proc:kill()
-      assert.are.equal(137, async.timeout(5000, proc.wait, proc).exit_code)
-    end)
-
-    it("cannot escape by killing its keeper: then all without a keeper end", function()
-      local proc = spawn("sh", "-c", "(setsid sleep 51 &); kill -9 $PPID; sleep 52")
-      assert.are.equal(137, proc:wait().exit_code)
-      repeat
-        async.sleep(10)
-      until running("sleep 5[12]") == 0
-      assert.are.equal("fine\n", (sh("echo fine")))
-    end)
-
-    it("cannot escape by stopping its keeper", function()
-      local proc = spawn("sh", "-c", "while kill -STOP $PPID; do :; done")
-      async.sleep(50)
-      proc:kill()
-      assert.are.equal(137, async.timeout(10000, proc.wait, proc).exit_code)
-      repeat
-        async.sleep(10)
-      until running("sh -c while kill") == 0
-    end)
-
-    it("is killed when who started it was cancelled meanwhile", function()
-      local task = async.spawn(function() spawn("sleep", "61") end)
-      while task.status == "running" and not next(sb.link.pending) do
-        async.sleep(0)
-      end
-      task:cancel()
-      pcall(task.await, task)
-      repeat
-        async.sleep(10)
-      until running("sleep 61") == 0
-    end)
-
-    it("leaves no descriptor behind", function()
-      sh("true")
-      local before = open_fds()
-      for _ = 1, 20 do
-        sh("echo x; echo y >&2")
-        spawn("no-such-program"):wait()
-        local proc = spawn("sleep", "5")
-        proc:kill()
-        proc:close()
-      end
-      pcall(sb.read_file, sb, "/no/such", 100)
-      raised("local", spawn, "a\0b")
-      async.sleep(100)
-      assert.are.equal(before, open_fds())
-    end)
-  end)
-
-  describe("file", function()
-    it("is written whole, with the directories it needs, and read back", function()
-      local bytes = ("\0\1\255 text\n"):rep(200000)
-      sb:write_file("/workspace/home/a/b/c.bin", bytes)
-      assert.are.equal(bytes, sb:read_file("/workspace/home/a/b/c.bin", #bytes))
-      assert.are.same({ type = "file", size = #bytes }, {
-        type = sb:stat("/workspace/home/a/b/c.bin").type, size = sb:stat("/workspace/home/a/b/c.bin").size,
-      })
-      assert.are.equal("boxuser 644\n", (sh("stat -c '%U %a' a/b/c.bin")))
-      assert.are.equal("c.bin\n", (sh("ls -A a/b")))
-    end)
-
-    it("keeps its mode when it is replaced, and a link to it stays a link", function()
-      sh("echo old > script; chmod 755 script; ln -s script link; ln -s nowhere dangling")
-      sb:write_file("/workspace/home/link", "new")
-      assert.are.equal("new", sb:read_file("/workspace/home/script", 10))
-      assert.are.equal("755\n", (sh("stat -c %a script")))
-      assert.are.equal("symlink", sb:stat("/workspace/home/link").type)
-      assert.are.equal("file", sb:stat("/workspace/home/link", true).type)
-      sb:write_file("/workspace/home/dangling", "x")
-      assert.are.equal("file", sb:stat("/workspace/home/dangling").type)
-    end)
-
-    it("larger than what was asked for is an error, also when it says it is small", function()
-      sh("truncate -s 100G big")
-      assert.are.equal("EFBIG", raised("local", sb.read_file, sb, "/workspace/home/big", 1000).errno)
-      assert.are.equal("EFBIG", raised("local", sb.read_file, sb, "/proc/self/maps", 10).errno)
-    end)
-
-    it("lists, makes, renames and removes", function()
-      sb:mkdir("/workspace/home/d/e", true)
-      assert.are.equal("EEXIST", raised("local", sb.mkdir, sb, "/workspace/home/d").errno)
-      sb:write_file("/workspace/home/d/f", "12345")
-      sh("ln -s f d/link; mkfifo d/fifo")
-      local names = {}
-      for i, entry in ipairs(sb:list("/workspace/home/d")) do
-        names[i] = ("%s %s"):format(entry.name, entry.type)
-      end
-      assert.are.same({ "e directory", "f file", "fifo other", "link symlink" }, names)
-      sb:rename("/workspace/home/d/f", "/workspace/home/d/g")
-      sb:remove("/workspace/home/d/g")
-      sb:remove("/workspace/home/d/e")
-      assert.are.equal("ENOENT", raised("local", sb.stat, sb, "/workspace/home/d/g").errno)
-      assert.are.equal("ENOTEMPTY", raised("local", sb.remove, sb, "/workspace/home/d").errno)
-    end)
-
-    it("that is none is refused, and nothing waits for it", function()
-      sh("mkfifo fifo; ln -s fifo to-fifo; ln -s loop loop; mkdir -p dir")
-      local started = async.now()
-      for path, errno in pairs {
-        ["/workspace/home/fifo"] = "EINVAL", ["/workspace/home/to-fifo"] = "EINVAL", ["/dev/zero"] = "EINVAL",
-        ["/dev/tty"] = "ENXIO", ["/workspace/home/loop"] = "ELOOP", ["/workspace/home/dir"] = "EISDIR",
-        ["/proc/1/mem"] = "EACCES", ["/etc/shadow"] = "ENOENT", ["relative"] = "EINVAL", ["/a\0b"] = "EINVAL",
-        ["/" .. ("a"):rep(300)] = "ENAMETOOLONG", [("/a"):rep(9000)] = "ENAMETOOLONG",
-      } do
-        assert.are.equal(errno, raised("local", sb.read_file, sb, path, 1000).errno, path:sub(1, 40))
-      end
-      for path, errno in pairs {
-        ["/workspace/home/fifo"] = "EINVAL", ["/workspace/home/dir"] = "EISDIR", ["/usr/x"] = "EROFS",
-        ["/workspace/home/fifo/x"] = "ENOTDIR", ["/workspace/home/loop/x"] = "ELOOP", ["/proc/x"] = "ENOENT",
-        ["/workspace/home/"] = "EISDIR", ["/etc/passwd"] = "EROFS",
-      } do
-        assert.are.equal(errno, raised("local", sb.write_file, sb, path, "x").errno, path)
-      end
-      assert.is_true(async.now() - started < 5000)
-    end)
-
-    it("under a lease does not hold anybody up", function()
-      local proc = spawn("python3", "-c", [[
-import fcntl, signal, sys, time
-signal.signal(signal.SIGIO, signal.SIG_IGN)
-f = open('/tmp/leased', 'w'); fcntl.fcntl(f, fcntl.F_SETLEASE, fcntl.F_WRLCK)
-print('ready', flush=True); time.sleep(30)]])
-      proc:read()
-      local started = async.now()
-      assert.are.equal("EAGAIN", raised("local", sb.read_file, sb, "/tmp/leased", 100).errno)
-      assert.is_true(async.now() - started < 1000)
-      proc:kill()
-      proc:wait()
-    end)
-
-    it("that was being written when the box ended leaves nothing", function()
-      local box = new_box()
-      local other = sandbox.start(box)
-      local link = require "lbox.server.init_link"
-      local code, fd = other.link:ask(link.CREATE, string.pack("=s4", "/workspace/home/half"))
-      assert.are.equal(0, code)
-      posix.close(fd)
-      assert.matches("%.lbox%-write%-", (sh("ls -A", other)))
-      end_of(other)
-      assert.are.same({}, posix.listdir(box.root .. "/workspace/home"))
-    end)
-  end)
-
-  describe("end", function()
-    it("ends every process, tells who waits, and takes its commands along", function()
-      local other = sandbox.start(new_box())
-      local proc = other:spawn { argv = { "sleep", "71" }, cwd = "/", env = ENV }
-      local told = 0
-      table.insert(other.on_exit, function() told = told + 1 end)
-      assert.is_true(other:has_processes())
-      async.spawn(function()
-        async.sleep(20)
-        end_of(other)
-      end)
-      local result = async.timeout(5000, proc.wait, proc)
-      assert.are.equal(137, result.exit_code)
-      assert.is_true(result.stopped)
-      repeat
-        async.sleep(5)
-      until other.ended
-      assert.are.equal(1, told)
-      assert.are.equal("", (support.sh("pgrep -f 'sleep [7]1' || true")))
-      assert.is_true(raised("local", other.read_file, other, "/tmp/x", 1).code == "sandbox_ended")
-    end)
-
-    it("by a kill of pid 1 from outside is noticed", function()
-      local box = new_box()
-      local other = sandbox.start(box)
-      local proc = other:spawn { argv = { "sleep", "72" }, cwd = "/", env = ENV }
-      local pid = io.open(box.root .. "/../lock"):read("a"):match('"child%-pid": (%d+)')
-      posix.kill(math.tointeger(tonumber(pid)), "KILL")
-      assert.is_true(async.timeout(5000, proc.wait, proc).exit_code == 137)
-      other:run()
-      assert.is_true(other.closed)
-    end)
-
-    it("leaves no descriptor and no child behind, also when the start was cancelled", function()
-      end_of(sandbox.start(new_box()))
-      local before = open_fds()
-      for i = 1, 8 do
-        local box = new_box()
-        local task = async.spawn(function() end_of(sandbox.start(box)) end)
-        async.sleep(i)
-        task:cancel()
-        pcall(task.await, task)
-        end_of(sandbox.start(box)) -- waits for the lock, so for the end of the other
-      end
-      async.sleep(50)
-      assert.are.equal(before, open_fds())
-      assert.are.equal("1\n", (support.sh("pgrep -c -P " .. posix.getpid() .. " bwrap")))
-    end)
-
-    it("comes before the next start: two sandboxes of one box never run at once", function()
-      local box = new_box()
-      local first = sandbox.start(box)
-      local second
-      local task = async.spawn(function() second = sandbox.start(box) end)
-      async.sleep(50)
-      assert.is_nil(second)
-      first:close()
-      async.timeout(5000, task.await, task)
-      assert.is_true(first.ended)
-      end_of(second)
-    end)
-  end)
-
-  describe("root", function()
-    it("is put in order before a start, whatever the box made of it", function()
-      local box = new_box()
-      local outside = dir .. "/outside"
-      support.sh(("mkdir %s && chmod 777 %s"):format(outside, outside))
-      support.sh(([[cd %s && rmdir run dev proc etc usr && ln -s /oldroot%s run && ln -s ../outside dev &&
-        touch proc && mkfifo etc && ln -s / usr && rm bin && mkdir -p bin/x && chmod 0 .]]):format(
-        box.root, outside))
-      local other = sandbox.start(box)
-      assert.are.equal("lbox\n", (sh("ls /run", other)))
-      assert.are.equal("usr/bin\n", (sh("readlink /bin", other)))
-      end_of(other)
-      assert.are.same({}, posix.listdir(outside))
-      local kept
-      for _, name in ipairs(posix.listdir(box.root)) do
-        kept = kept or name:match("^bin%.moved%-%x+$")
-      end
-      assert.is_string(kept)
-    end)
-
-    it("takes no name with a slash, and no link in place of itself", function()
-      local box = new_box()
-      for _, name in ipairs { "a/b", "..", ".", "" } do
-        local ok, _, errno = posix.mount_points(box.root, { name }, {})
-        assert.is_nil(ok)
-        assert.are.equal("EINVAL", errno)
-      end
-      assert(posix.symlink("/", box.root .. "-link"))
-      local ok, _, errno = posix.mount_points(box.root .. "-link", { "x" }, {})
-      assert.is_nil(ok)
-      assert.are.equal("ENOTDIR", errno)
-    end)
-
-    it("is emptied however deep, closed or full of links it is", function()
-      local box = new_box()
-      local outside = dir .. "/precious"
-      support.sh(("mkdir %s && echo keep > %s/file && chmod 777 %s"):format(outside, outside, outside))
-      local other = sandbox.start(box)
-      local _, result = sh(([[
-python3 -c '
-import os
-os.chdir("/tmp")
-for i in range(3000):
-    os.mkdir("deep"); os.chdir("deep")
-'
-ln -s %s link; ln -s / slash; mkdir closed; touch closed/x; chmod 0 closed; mkfifo fifo
-i=0; while [ $i -lt 300 ]; do : > many-$i; i=$((i + 1)); done]]):format(outside), other)
-      assert.are.equal(0, result.exit_code)
-      end_of(other)
-      sandbox.empty_root(box.root, uid, box.bin)
-      assert.are.same({}, posix.listdir(box.root))
-      assert.are.same({ "file" }, posix.listdir(outside))
-    end)
-  end)
-end)
-
-describe("a lbox-init that lies", function()
-  local dir, place
-
-  --- Starts a box whose lbox-init is a Python program: `answer` handles one request.
-  local function start(body)
-    local bin = dir .. "/bad-bin"
-    support.sh("mkdir -p " .. bin)
-    local file = assert(io.open(bin .. "/lbox-init", "w"))
-    file:write([[#!/usr/bin/python3
-import array, os, socket, struct, sys, time
-s = socket.socket(fileno=3)
-def say(id, code=0, fields=b"", fds=()):
-    s.sendmsg([struct.pack("=Ii", id, code) + fields],
-              [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))] if fds else [])
-def hear():
-    bytes, *_ = s.recvmsg(65536, 4096)
-    if not bytes:
-        sys.exit(0)
-    return struct.unpack("=II", bytes[:8])
-]] .. body)
-    file:close()
-    support.sh("chmod 755 " .. bin .. " " .. bin .. "/lbox-init")
-    support.sh("mkdir -p " .. dir .. "/boxes/bad && chmod 711 " .. dir .. "/boxes/bad")
-    if not posix.lstat(dir .. "/boxes/bad/root") then
-      sandbox.create_root(dir .. "/boxes/bad/root", uid)
-    end
-    return sandbox.start { id = "bad", root = dir .. "/boxes/bad/root", uid = uid, etc = place.etc, bin = bin }
-  end
+describe("Box", function()
+  local server
 
   setup(function()
-    dir = support.directory()
-    place = data.open(dir)
+    server = fault.start(ROUTES)
   end)
 
   teardown(function()
-    support.sh("rm -rf " .. dir)
+    server:stop()
   end)
 
-  local function ended(sb)
-    async.timeout(5000, sb.run, sb)
-    assert.is_true(sb.closed)
+  local function create(opts)
+    return Box.create(server:options(opts))
   end
 
-  it("and passes something that is no file is not read", function()
-    local sb = start([[
-say(0)
-while True:
-    op, id = hear()
-    r, w = os.pipe()
-    say(id, 0, struct.pack("=I", 0) if op == 5 else b"", [r])
-]])
-    assert.are.equal("EINVAL", raised("local", sb.read_file, sb, "/x", 10).errno)
-    raised("local", sb.list, sb, "/x")
-    assert.are.equal("EINVAL", raised("local", sb.write_file, sb, "/x", "y").errno)
-    sb:close()
-    ended(sb)
-  end)
+  local function refused(opts)
+    return fault.raised(create, opts)
+  end
 
-  it("and lists nonsense is not believed", function()
-    local sb = start([[
-say(0)
-while True:
-    op, id = hear()
-    fd = os.memfd_create("x")
-    os.write(fd, b"\0" * 20 + b"\xff\xff\xff\xff")
-    os.lseek(fd, 0, 0)
-    say(id, 0, b"", [fd])
-]])
-    assert.matches("no list", raised("local", sb.list, sb, "/x").message)
-    sb:close()
-    ended(sb)
-  end)
+  local function last_body(name)
+    local log = server:log(name)
+    return json.decode(log[#log].body)
+  end
 
-  for what, body in pairs {
-    ["answers what nobody asked"] = "say(0); hear(); say(4711)",
-    ["says twice that it is up"] = "say(0); hear(); say(0)",
-    ["answers too little"] = "say(0); hear(); s.send(b'abc')",
-    ["answers too much"] = "say(0); op, id = hear(); say(id, 0, b'x' * 10000)",
-    ["passes too many files"] = "say(0); op, id = hear(); f = os.open('/etc/passwd', 0); "
-      .. "say(id, 0, b'', [f, f])",
-    ["passes very many files"] = "say(0); op, id = hear(); f = os.open('/etc/passwd', 0); "
-      .. "say(id, 0, b'', [f] * 200)",
-    ["passes a file with an error"] = "say(0); op, id = hear(); say(id, 2, b'', [0])",
-    ["passes no file"] = "say(0); op, id = hear(); say(id)",
-    ["floods"] = "say(0); hear()\nwhile True: say(99)",
-    ["goes away"] = "say(0); hear(); sys.exit()",
-  } do
-    it("and " .. what .. " is ended", function()
-      start("say(0)\nwhile True: hear()"):close()
-      local sb = start(body .. "\nwhile True: hear()\n")
-      local before = open_fds()
-      raised("local", sb.read_file, sb, "/x", 10)
-      ended(sb)
-      async.sleep(20)
-      assert.is_true(open_fds() <= before)
+  describe("create", function()
+    it("sends nothing but what was given", function()
+      local box = create()
+      assert.are.equal("new-box", box.id)
+      assert.are.equal("idle", box.status)
+      assert.are.equal("small", box.size)
+      assert.is_false(box.keep_alive)
+      assert.are.same({ mode = "allow-all" }, box.network_policy)
+      assert.are.same({ harness = "custom", model = "m" }, box.model_config)
+      assert.are.equal("/workspace/home", box.cwd)
+      assert.are.equal("{}", server:log("POST /v2/box")[1].body)
     end)
-  end
 
-  it("and never answers does not hold up who gives up waiting", function()
-    local sb = start("say(0)\nwhile True: hear()\n")
-    local err = raised("timeout", async.timeout, 50, function() sb:read_file("/x", 10) end)
-    assert.is_truthy(err)
-    sb:close()
-    ended(sb)
+    it("sends every option under its name on the wire", function()
+      create {
+        name = "n", labels = { "a" }, runtime = "python", size = "large", keep_alive = true,
+        init_command = "", browser = true, env = {},
+          attach_headers = { ["api.x.com"] = { K = "v" } },
+        agent = { harness = lbox.Agent.CLAUDE_CODE, model = lbox.ClaudeCode.SONNET_4_5,
+          api_key = "STORED_KEY" },
+        git = { token = "t", user_name = "u", user_email = "e" },
+        network_policy = { mode = "custom", allowed_domains = { "x.com" }, denied_cidrs = {} },
+        skills = { "o/r/s" },
+        mcp_servers = { { name = "a", package = "@p/q", args = {} },
+          { name = "b", url = "http://u" } },
+        extra = { later = 1 },
+      }
+      local log = server:log("POST /v2/box")
+      assert.are.equal('{"agent":"claude-code","agent_api_key":"STORED_KEY",'
+        .. '"attach_headers":{"api.x.com":{"K":"v"}},"browser":true,"env_vars":{},'
+        .. '"git_user_email":"e","git_user_name":"u","github_token":"t","init_command":"",'
+        .. '"keep_alive":true,"labels":["a"],"later":1,'
+        .. '"mcp_servers":[{"args":[],"name":"a","package_or_url":"@p\\/q","source":"npm"},'
+        .. '{"name":"b","package_or_url":"http:\\/\\/u","source":"url"}],'
+        .. '"model":"anthropic\\/claude-sonnet-4-5","name":"n",'
+        .. '"network_policy":{"allowed_domains":["x.com"],"denied_cidrs":[],"mode":"custom"},'
+        .. '"runtime":"python","size":"large","skills":["o\\/r\\/s"]}', log[#log].body)
+    end)
+
+    it("leaves out what is empty or false, but not an empty env", function()
+      create { name = "", labels = {}, skills = {}, mcp_servers = {}, keep_alive = false,
+        browser = false,
+        git = {}, env = {} }
+      assert.are.same({ env_vars = {} }, last_body("POST /v2/box"))
+    end)
+
+    it("sends a custom harness as a runner, its model custom unless named", function()
+      create { agent = { harness = "custom", custom_harness = { command = "lbox", args = {} } } }
+      local log = server:log("POST /v2/box")
+      assert.are.equal('{"agent":"custom","custom_runner":{"args":[],"command":"lbox"},'
+        .. '"model":"custom"}',
+        log[#log].body)
+    end)
+
+    it("refuses what cannot be right, before any request", function()
+      local before = #server:log()
+      local wrong = {
+        { { promt = 1 }, 'unknown option "promt"' },
+        { { labls = {} }, 'unknown option "labls" %(did you mean "labels"%?%)' },
+        { { name = 5 }, "name .* must be a string, got number" },
+        { { agent = { model = "m" } }, "agent.harness is required" },
+        { { agent = { harness = "codex" } }, "agent.model is required" },
+        { { agent = { harness = "custom" } }, "agent.custom_harness is required" },
+        { { agent = { harnes = "x" } }, "did you mean \"harness\"" },
+        { { agent = { harness = "custom", custom_harness = {} } }, "command" },
+        { { network_policy = {} }, "mode" },
+        { { mcp_servers = { { name = "x" } } }, "package or url" },
+        { { env = { A = 1 } }, "env is a table of strings" },
+        { { attach_headers = { h = "v" } }, "attach_headers" },
+        { { timeout = -1 }, "timeout" },
+        { { timeout = "1" }, "timeout" },
+      }
+      for _, each in ipairs(wrong) do
+        local err = refused(each[1])
+        assert.are.equal("usage", err.kind)
+        assert.matches(each[2], err.message)
+      end
+      assert.are.equal(before, #server:log())
+    end)
+
+    it("waits until the box is ready, whatever a look at it says", function()
+      local box = create { name = "slow" }
+      assert.are.equal("idle", box.status)
+      assert.are.equal(3, #server:log("GET /v2/box/slow-box"))
+    end)
+
+    it("raises with the id of a box that failed or is never ready", function()
+      local err = refused { name = "broken" }
+      assert.are.equal("api", err.kind)
+      assert.are.equal("broken-box", err.box_id)
+      local started = lbox.now()
+      err = refused { name = "stuck", timeout = 400 }
+      assert.are.equal("timeout", err.kind)
+      assert.are.equal("stuck-box", err.box_id)
+      assert.is_true(lbox.now() - started < 2000)
+    end)
+
+    it("says that a box may exist when its answer is lost, and asks only once", function()
+      local before = #server:log("POST /v2/box")
+      local err = refused { name = "lost" }
+      assert.are.equal("network", err.kind)
+      assert.matches("a box may have been created", err.message)
+      err = refused { name = "silent", timeout = 80 }
+      assert.are.equal("timeout", err.kind)
+      assert.matches("a box may have been created", err.message)
+      assert.are.equal(before + 2, #server:log("POST /v2/box"))
+    end)
+
+    it("shows no secret of the request in an error", function()
+      local err = refused { name = "leaky", env = { A = "s3cr3t-value" } }
+      assert.are.equal(400, err.status_code)
+      assert.are.equal("bad env [redacted] and key [redacted] in the request (400)", err.message)
+    end)
+
+    it("refuses an answer without an id", function()
+      assert.matches("not what a Box API answers", refused({ name = "nameless" }).message)
+    end)
   end)
 
-  it("and ends at once is reported with what it said", function()
-    local err = raised("local", start, "sys.stderr.write('no thanks\\n')\n")
-    assert.matches("no thanks", err.message)
+  describe("get", function()
+    it("reads the box's fields, null as nil", function()
+      local box = server:box("full")
+      assert.are.equal("n", box.name)
+      assert.are.equal("large", box.size)
+      assert.is_true(box.keep_alive)
+      assert.are.equal("paused", box.status)
+      assert.are.same({ mode = "deny-all" }, box.network_policy)
+      assert.are.same({}, box.model_config)
+      assert.are.equal(12, box.expires_at)
+      assert.are.equal("lbox.Box (full)", tostring(box))
+    end)
+
+    it("encodes the id and takes names", function()
+      assert.are.equal("named", Box.get_by_name("a b/c", server:options()).id)
+    end)
+
+    it("refuses ids that would ask for something else", function()
+      local before = #server:log()
+      for _, id in ipairs { "", "  ", ".", "..", "a\0b" } do
+        assert.are.equal("usage", fault.raised(Box.get, id, server:options()).kind)
+      end
+      assert.are.equal("usage", fault.raised(Box.get, nil, server:options()).kind)
+      assert.are.equal("usage", fault.raised(Box.get, 5, server:options()).kind)
+      assert.are.equal(before, #server:log())
+    end)
+
+    it("raises what the server says of an unknown box", function()
+      local err = fault.raised(Box.get, "gone", server:options())
+      assert.is_true(lbox.is_error(err, "api"))
+      assert.are.equal(404, err.status_code)
+      assert.are.equal("gone", err.box_id)
+      assert.are.equal("lbox: api: box not found (404)", tostring(err))
+      assert.is_false(err.retryable)
+    end)
   end)
 
-  it("and ignores the end of the link is killed", function()
-    local sb = start("say(0); s.close(); time.sleep(60)\n")
-    ended(sb)
+  it("lists what there is, by label", function()
+    assert.are.same({ { id = "b1" }, { id = "b2" } }, Box.list(server:options()))
+    assert.are.same({}, Box.list(server:options { label = "none of&these" }))
+    assert.matches("extra", fault.raised(Box.list, server:options { extra = {} }).message)
+  end)
+
+  it("deletes several, never none", function()
+    Box.delete_boxes(server:options { box_ids = "a" })
+    assert.are.same({ ids = { "a" } }, last_body("DELETE /v2/box"))
+    Box.delete_boxes(server:options { box_ids = { "a", "b" } })
+    assert.are.same({ ids = { "a", "b" } }, last_body("DELETE /v2/box"))
+    local before = #server:log()
+    for _, ids in ipairs { {}, "", " ", { "a", "" }, { 5 } } do
+      local err = fault.raised(Box.delete_boxes, server:options { box_ids = ids })
+      assert.are.equal("lbox: usage: box_ids must contain at least one non-empty id", tostring(err))
+    end
+    assert.are.equal("usage", fault.raised(Box.delete_boxes, server:options()).kind)
+    assert.are.equal(before, #server:log())
+  end)
+
+  it("says how a call is written when dot and colon are mixed up", function()
+    local box = server:box("plain")
+    assert.are.equal("call it as box:get_status(…)", fault.raised(box.get_status).message)
+    assert.are.equal("call it as box:cd(…)", fault.raised(box.cd, "x").message)
+    assert.are.equal("call it as box.exec:command(…)", fault.raised(box.exec.command, "ls").message)
+    assert.are.equal("call it as box.agent:run{…}",
+      fault.raised(box.agent.run, { prompt = "p" }).message)
+    assert.are.equal("call it as Box.create{…}", fault.raised(Box.create, Box, {}).message)
+    assert.are.equal("call it as Box.get(…)", fault.raised(Box.get, Box, "id").message)
   end)
 end)
 
-describe("the probe", function()
-  local dir
+describe("a box", function()
+  local server, box
 
   setup(function()
-    dir = support.directory()
+    server = fault.start(ROUTES)
   end)
 
   teardown(function()
-    support.sh("rm -rf " .. dir)
+    server:stop()
   end)
 
-  --- Runs doctor with a PATH whose only bwrap is this script (nil: none).
-  local function doctor(script, prefix)
-    support.sh("rm -rf " .. dir .. "/path && mkdir " .. dir .. "/path")
-    if script then
-      local file = assert(io.open(dir .. "/path/bwrap", "w"))
-      file:write("#!/bin/sh\n", script)
-      file:close()
-      support.sh("chmod 755 " .. dir .. "/path/bwrap")
+  before_each(function()
+    box = server:box("plain")
+  end)
+
+  it("tells its status and remembers it", function()
+    assert.are.same({ status = "running" }, box:get_status())
+    assert.are.equal("running", box.status)
+    assert.are.equal(box, box:refresh())
+    assert.are.equal("idle", box.status)
+  end)
+
+  it("lists and cancels runs", function()
+    assert.are.same({ { id = "r2", type = "shell" }, { id = "r1" } }, box:list_runs())
+    assert.are.same({}, server:box("full"):list_runs())
+    assert.is_nil(box:cancel_run("r/1"))
+    assert.are.equal(404, fault.raised(box.cancel_run, box, "r2").status_code)
+    assert.are.equal("usage", fault.raised(box.cancel_run, box, " ").kind)
+  end)
+
+  it("changes its directory to one that is there", function()
+    local function listed()
+      local log = server:log("POST /v2/box/plain/exec")
+      return json.decode(log[#log].body)
     end
-    local program = posix.exe_path()
-    return support.sh(("%s env PATH=%s/path LBOX_DATA=%s %s doctor"):format(prefix or "", dir, dir, program))
-  end
-
-  it("finds that sandboxes work here", function()
-    local found = sandbox.probe()
-    assert.are.same({}, found.problems)
-    assert.is_true(found.ok)
-    assert.matches("^%d+%.%d+", found.bwrap)
+    box:cd("src/../lib/./x")
+    assert.are.equal("/workspace/home/lib/x", box.cwd)
+    assert.are.same({ command = { "ls", "-d", "--", "/workspace/home/lib/x/." } }, listed())
+    box:cd("../../../../../tmp")
+    assert.are.equal("/tmp", box.cwd)
+    box:cd("/")
+    assert.are.equal("/", box.cwd)
+    local err = fault.raised(box.cd, box, "nope")
+    assert.are.equal("cd: nope: No such file or directory", err.message)
+    assert.are.equal("cd: nope-file: Not a directory", fault.raised(box.cd, box, "nope-file").message)
+    assert.are.equal("cd: nope-entry: Permission denied", fault.raised(box.cd, box, "nope-entry").message)
+    assert.are.equal("/", box.cwd)
+    assert.are.equal("usage", fault.raised(box.cd, box, "").kind)
   end)
 
-  it("names a missing bubblewrap and the package", function()
-    local text, status = doctor(nil)
-    assert.are.equal(1, status)
-    assert.matches("bwrap is not on PATH", text)
-    assert.matches("fix: apt%-get install bubblewrap", text)
-  end)
-
-  it("names a bubblewrap that is too old", function()
-    local text, status = doctor("echo bubblewrap 0.3.3\n")
-    assert.are.equal(1, status)
-    assert.matches("0%.3%.3 is too old", text)
-  end)
-
-  it("names forbidden namespaces when bubblewrap complains of them", function()
-    local text, status = doctor([[
-[ "$1" = --version ] && echo bubblewrap 0.8.0 && exit
-echo 'bwrap: No permissions to create new namespace, likely because the kernel does not allow non-privileged '\
-'user namespaces. See <https://deb.li/bubblewrap> or <file:///usr/share/doc/bubblewrap/README.Debian.gz>.' >&2
-exit 1
-]])
-    assert.are.equal(1, status)
-    assert.matches("forbids user namespaces", text)
-    assert.matches("fix: %S+", text)
-  end)
-
-  it("names the kernel setting that forbids them", function()
-    local function with(settings)
-      return function(name) return settings[name] end
+  it("can do nothing after close, which needs no server", function()
+    local stream = box.exec:stream("sleep 100")
+    assert.are.equal("going on", stream:next().data)
+    box:close()
+    assert.are.equal("detached", stream.status)
+    assert.are.equal("going on", stream.result)
+    for _, call in ipairs {
+      function() box:get_status() end,
+      function() box:refresh() end,
+      function() box:list_runs() end,
+      function() box:cd("x") end,
+      function() box.exec:command("ls") end,
+      function() box.files:read("x") end,
+      function() box.agent:run { prompt = "x" } end,
+    } do
+      local err = fault.raised(call)
+      assert.are.equal("lbox: usage: box plain is closed", tostring(err))
+      assert.are.equal("plain", err.box_id)
     end
-    local complaint = "bwrap: setting up uid map: Permission denied\n"
-    local cause, fix = bubblewrap.explain(complaint, with { ["kernel/unprivileged_userns_clone"] = "0" })
-    assert.matches("unprivileged_userns_clone is 0", cause)
-    assert.matches("sysctl %-w kernel.unprivileged_userns_clone=1", fix)
-    cause, fix = bubblewrap.explain(complaint, with {
-      ["kernel/apparmor_restrict_unprivileged_userns"] = "1", ["user/max_user_namespaces"] = "1000",
-    })
-    assert.matches("AppArmor", cause)
-    assert.matches("profile", fix)
-    cause, fix = bubblewrap.explain("bwrap: Creating new namespace failed: No space left on device\n",
-      with { ["user/max_user_namespaces"] = "0" })
-    assert.matches("max_user_namespaces is 0", cause)
-    assert.matches("sysctl %-w user.max_user_namespaces=%d+", fix)
-    cause = bubblewrap.explain("bwrap: Can't find source path /root/x: Permission denied\n")
-    assert.matches("cannot reach /root/x", cause)
-    cause = bubblewrap.explain("something new\n")
-    assert.are.equal("something new", cause)
+    local before = #server:log()
+    assert.is_nil(box:close())
+    assert.is_nil(box:delete())
+    assert.are.equal(before, #server:log())
   end)
 
-  it("names max_user_namespaces = 0 where the kernel really says so", function()
-    -- In a user namespace of its own the setting is ours to change.
-    local text, status = support.sh(([[unshare --user --map-user=1000 --keep-caps sh -c '
-      echo 0 > /proc/sys/user/max_user_namespaces || exit 77
-      exec setpriv --inh-caps=-all --ambient-caps=-all --bounding-set=-all env LBOX_DATA=%s %s doctor']])
-      :format(dir, posix.exe_path()))
-    assert.are.equal(1, status, text)
-    assert.matches("max_user_namespaces is 0", text)
-    assert.matches("fix: sudo sysctl %-w user.max_user_namespaces=15000", text)
+  it("is closed when it was deleted", function()
+    local before = #server:log("DELETE /v2/box/plain")
+    assert.is_nil(box:delete())
+    assert.is_nil(box:delete())
+    assert.are.equal(before + 1, #server:log("DELETE /v2/box/plain"))
+    assert.matches("is closed", fault.raised(box.get_status, box).message)
+  end)
+
+  it("checks the options of every call", function()
+    assert.matches("did you mean \"timeout\"",
+      fault.raised(box.get_status, box, { timout = 1 }).message)
+    assert.are.equal("usage", fault.raised(box.delete, box, { timeout = -1 }).kind)
   end)
 end)
