@@ -11,6 +11,7 @@
 #include <seccomp.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -55,9 +56,38 @@ static const int forbidden[] = {SCMP_SYS(acct),
 
 static const int families[] = {AF_UNIX, AF_INET, AF_INET6, AF_NETLINK};
 
+/* Pid 1 has the same user as the box's programs, who could take descriptors, CPU and disk from it.
+   Of an argument the kernel takes the lower half for a pid, and so does a masked comparison. */
+static int guard_init(scmp_filter_ctx ctx)
+{
+  const scmp_datum_t low = 0xffffffffu;
+  const struct {
+    int call;
+    struct scmp_arg_cmp when;
+  } rules[] = {
+      {SCMP_SYS(sched_setaffinity), SCMP_A0(SCMP_CMP_MASKED_EQ, low, 1)},
+      {SCMP_SYS(sched_setattr), SCMP_A0(SCMP_CMP_MASKED_EQ, low, 1)},
+      {SCMP_SYS(sched_setparam), SCMP_A0(SCMP_CMP_MASKED_EQ, low, 1)},
+      {SCMP_SYS(sched_setscheduler), SCMP_A0(SCMP_CMP_MASKED_EQ, low, 1)},
+      {SCMP_SYS(ioprio_set), SCMP_A1(SCMP_CMP_MASKED_EQ, low, 1)},
+      {SCMP_SYS(setpriority), SCMP_A1(SCMP_CMP_MASKED_EQ, low, 1)},
+      /* Everything of a user. */
+      {SCMP_SYS(ioprio_set), SCMP_A0(SCMP_CMP_MASKED_EQ, low, 3 /* IOPRIO_WHO_USER */)},
+      {SCMP_SYS(setpriority), SCMP_A0(SCMP_CMP_MASKED_EQ, low, PRIO_USER)},
+  };
+  int rc = 0;
+  for (size_t i = 0; i < sizeof rules / sizeof *rules && rc == 0; i++)
+    rc = seccomp_rule_add(ctx, SCMP_ACT_ERRNO(EPERM), rules[i].call, 1, rules[i].when);
+  /* Limits of others at all; one's own pid here is 0. */
+  if (rc == 0)
+    rc = seccomp_rule_add(ctx, SCMP_ACT_ERRNO(EPERM), SCMP_SYS(prlimit64), 2,
+                          SCMP_A0(SCMP_CMP_NE, 0), SCMP_A2(SCMP_CMP_NE, 0));
+  return rc;
+}
+
 static int add_rules(scmp_filter_ctx ctx)
 {
-  int rc = 0;
+  int rc = guard_init(ctx);
   for (size_t i = 0; i < sizeof forbidden / sizeof *forbidden && rc == 0; i++)
     rc = seccomp_rule_add(ctx, SCMP_ACT_ERRNO(EPERM), forbidden[i], 0);
   /* io_uring does work that no filter sees. */

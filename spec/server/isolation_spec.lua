@@ -63,6 +63,80 @@ local function attacks(name, start)
       assert.are_not.equal(0, (run("ls /proc/1/fd/")))
     end)
 
+    -- Each by its number, with a process id that only the kernel reads as 1 too.
+    local STARVE = [[
+import ctypes, os, struct
+libc = ctypes.CDLL(None, use_errno=True)
+if os.uname().machine == 'x86_64':
+    number = dict(prlimit64=302, setpriority=141, ioprio_set=251, sched_setparam=142,
+                  sched_setscheduler=144, sched_setaffinity=203, sched_setattr=314)
+else:
+    number = dict(prlimit64=261, setpriority=140, ioprio_set=30, sched_setparam=118,
+                  sched_setscheduler=119, sched_setaffinity=122, sched_setattr=274)
+def attempt(name, *args):
+    args = [ctypes.c_long(a) if isinstance(a, int) else a for a in args]
+    if libc.syscall(ctypes.c_long(number[name]), *args) == 0 or ctypes.get_errno() != 1:
+        print(name, [getattr(a, 'value', a) for a in args], os.strerror(ctypes.get_errno()))
+limit, cpus = struct.pack('QQ', 4, 4), struct.pack('Q', 1)
+zero, idle = struct.pack('i', 0), struct.pack('IIQiIQQQ', 48, 5, 0, 19, 0, 0, 0, 0)
+for one in 1, 1 | 1 << 32:
+    attempt('prlimit64', one, 7, limit, 0)
+    for which in 0, 1: attempt('setpriority', which, one, 19)
+    for which in 1, 2: attempt('ioprio_set', which, one, 3 << 13)
+    attempt('sched_setaffinity', one, 8, cpus)
+    attempt('sched_setscheduler', one, 5, zero)
+    attempt('sched_setparam', one, zero)
+    attempt('sched_setattr', one, idle, 0)
+for who in 0, 1000:
+    attempt('setpriority', 2 | 1 << 32, who, 19)
+    attempt('ioprio_set', 3, who, 3 << 13)
+]]
+
+    it("cannot take descriptors, CPU or disk from pid 1", function()
+      box.files:write { path = "/tmp/starve.py", content = STARVE }
+      local code, text = run("python3 /tmp/starve.py")
+      assert.are.equal("", text)
+      assert.are.equal(0, code)
+    end)
+
+    it("may change its programs' own limits and priorities", function()
+      for _, command in ipairs {
+        "ulimit -n 100 && ulimit -c 0", "bash -c 'ulimit -Sn 64; ulimit -n'", "prlimit --nofile=100 true",
+        "prlimit --pid 1 --nofile", "python3 -c 'import resource as r; r.setrlimit(r.RLIMIT_NOFILE, (64, 64))'",
+        "nice -n 5 true", "renice -n 5 $$", "ionice -c 3 true", "taskset -p 1 $$", "chrt -i 0 true",
+        "! command -v node || node -e 0",
+      } do
+        local code, text = run(command)
+        assert.are.equal(0, code, command .. ": " .. text)
+      end
+    end)
+
+    if name == "an ordinary user" or not is_root then
+      it("does not end when its programs make the server run short of descriptors", function()
+        box.files:write { path = "/tmp/under-way.py", content = [[
+import array, os, socket, time
+a, b = socket.socketpair()
+for i in range(6):
+    a.sendmsg([b'x'], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array('i', [0] * 100))])
+while not os.path.exists('/tmp/enough'): time.sleep(0.02)
+os.remove('/tmp/enough')
+]] }
+        run("nohup python3 /tmp/under-way.py & sleep 0.5")
+        local as_server = (server.prefix or ""):gsub(" env .*", "")
+        local out, status = support.sh(("%s prlimit --nofile=500: --pid %s"):format(as_server, server.pid))
+        assert.are.equal(0, status, out)
+        for _ = 1, 3 do
+          local ok, err = pcall(run, "true")
+          assert.is_false(ok)
+          assert.matches("Too many references", tostring(err))
+        end
+        box.files:write { path = "/tmp/enough", content = "" }
+        lbox.sleep(500)
+        -- The program that was to see it did, so the box lived on.
+        assert.are.equal("gone\n", select(2, run("test -e /tmp/enough || echo gone")))
+      end)
+    end
+
     it("has no network but its own loopback", function()
       local port = server.url:match(":(%d+)$")
       assert.are_not.equal(0, (run(("python3 -c \"import socket; socket.create_connection(('127.0.0.1', %s), 3)\"")
