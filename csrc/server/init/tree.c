@@ -26,7 +26,8 @@ static void note(struct walk *w, int code)
     w->code = code;
 }
 
-/* Opens a subdirectory of its own, which its owner may have made unreadable. */
+/* Opens a subdirectory of its own. Its owner may have made it unreadable, or unwritable: then
+   nothing could be removed from it, nor itself be moved, which changes its `..`. */
 static int open_dir(int at, const char *name)
 {
   enum { HOW = O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC };
@@ -80,11 +81,15 @@ static void empty(struct walk *w, int fd, int depth)
     }
     if (unlinkat(fd, name, AT_REMOVEDIR) == 0)
       continue;
-    if (depth >= MAX_DEPTH && move_up(w, fd, name))
-      continue;
     int sub = open_dir(fd, name);
     if (sub < 0) {
       note(w, errno);
+      continue;
+    }
+    if (depth == MAX_DEPTH) {
+      if (!move_up(w, fd, name))
+        note(w, errno);
+      close(sub);
       continue;
     }
     empty(w, sub, depth + 1);
