@@ -6,7 +6,7 @@
 ** descends from it until the keeper has gone.
 **
 ** A keeper has the box's uid, so programs of the box can stop or kill it, though neither trace nor
-** read it. They gain nothing: lbox-init then kills everything that has no keeper.
+** read it. They gain nothing: lbox-init continues it, or kills everything that has no keeper.
 */
 #include "server/init/keeper.h"
 
@@ -23,6 +23,9 @@
 #include "server/init/processes.h"
 #include "server/init/protocol.h"
 
+/* Descriptors that a process of a command may have, and may raise that to. */
+enum { FILES = 1024, FILES_MAX = 64 * 1024 };
+
 /* --- in the keeper ---------------------------------------------------------------------------- */
 
 static void report(int fd, uint32_t kind, int value)
@@ -34,6 +37,18 @@ static void report(int fd, uint32_t kind, int value)
   struct lbox_status status = {kind, value, us * 1000, (uint64_t)usage.ru_maxrss * 1024};
   while (write(fd, &status, sizeof status) < 0 && errno == EINTR)
     ;
+}
+
+/* What is usual elsewhere, and at most half of what lbox-init has. */
+static void limit_files(void)
+{
+  struct rlimit limit;
+  if (getrlimit(RLIMIT_NOFILE, &limit) != 0)
+    return;
+  rlim_t half = limit.rlim_max / 2;
+  limit.rlim_max = half < FILES_MAX ? half : FILES_MAX;
+  limit.rlim_cur = half < FILES ? half : FILES;
+  setrlimit(RLIMIT_NOFILE, &limit);
 }
 
 struct failure {
@@ -104,6 +119,7 @@ static void keeper(const struct lbox_command *c)
   sigaddset(&set, LBOX_KEEPER_PASS_ON);
   sigprocmask(SIG_SETMASK, &set, NULL);
   prctl(PR_SET_CHILD_SUBREAPER, 1);
+  limit_files();
 
   volatile struct failure failure = {0, 0};
   int pid = vfork();
@@ -132,7 +148,7 @@ static void keeper(const struct lbox_command *c)
 
 enum {
   RETRY_MS = 50,  /* between two attempts at killing */
-  REAP_MAX = 1000 /* children reaped before the server is listened to again */
+  REAP_MAX = 1000 /* children looked at before the server is listened to again */
 };
 
 struct keeper {
@@ -164,7 +180,7 @@ static enum lbox_fate fate(int pid)
   return !k ? LBOX_AS_PARENT : k->killing ? LBOX_DOOMED : LBOX_SPARED;
 }
 
-int lbox_keeper_start(const struct lbox_command *c, const int *fds, int fd_count)
+int lbox_keeper_start(const struct lbox_command *c, const struct pollfd *ours, size_t count)
 {
   if (keepers.count == keepers.size) {
     size_t size = keepers.size ? keepers.size * 2 : 16;
@@ -176,8 +192,8 @@ int lbox_keeper_start(const struct lbox_command *c, const int *fds, int fd_count
   }
   int pid = fork();
   if (pid == 0) {
-    for (int i = 0; i < fd_count; i++)
-      close(fds[i]);
+    for (size_t i = 0; i < count; i++)
+      close(ours[i].fd);
     keeper(c);
     _exit(0);
   }
@@ -202,13 +218,16 @@ bool lbox_keeper_kill(int pid, int signal, bool force)
   return kill(pid, LBOX_KEEPER_STAY) == 0;
 }
 
-/* Reaps what has ended. True: there may be more. */
+/* Reaps what has ended. A keeper that was stopped could not tell how its command ended. True: there
+   may be more. */
 static bool reap(void)
 {
   int pid = 0, status;
-  for (int i = 0; i < REAP_MAX && (pid = waitpid(-1, &status, WNOHANG)) > 0; i++) {
+  for (int i = 0; i < REAP_MAX && (pid = waitpid(-1, &status, WNOHANG | WUNTRACED)) > 0; i++) {
     struct keeper *k = find(pid);
-    if (!k)
+    if (k && WIFSTOPPED(status))
+      kill(pid, SIGCONT);
+    if (!k || WIFSTOPPED(status))
       continue;
     *k = keepers.list[--keepers.count];
     if (WIFSIGNALED(status)) {
@@ -219,17 +238,12 @@ static bool reap(void)
   return pid > 0;
 }
 
-/* Whether there is anything to kill. Its keepers are continued: a program of the box may have
-   stopped them. */
+/* Whether there is anything to kill. */
 static bool is_killing(void)
 {
   bool any = keepers.purging;
-  for (size_t i = 0; i < keepers.count; i++) {
-    if (keepers.list[i].killing) {
-      kill(keepers.list[i].pid, SIGCONT);
-      any = true;
-    }
-  }
+  for (size_t i = 0; i < keepers.count; i++)
+    any = any || keepers.list[i].killing;
   return any;
 }
 

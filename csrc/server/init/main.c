@@ -13,6 +13,7 @@
 #include <linux/sched.h>
 #include <poll.h>
 #include <signal.h>
+#include <stdbool.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -31,19 +32,23 @@
 #include "server/init/request.h"
 #include "server/init/tree.h"
 
-enum { MAX_FDS = 8, MAX_PIPES = 64 };
+enum {
+  MAX_FDS = 8,
+  SPARE_FDS = 64 /* descriptors that no pipe gets */
+};
 
-static int control_fd = LBOX_INIT_FD, signal_fd = -1;
-
-/* Pipes of commands that have ended, from which what still comes is thrown away. */
+/* What is listened to: the server, signals, and from PIPES on pipes of commands that have ended,
+   from which what still comes is thrown away. No keeper has any of them. */
+enum { CONTROL, SIGNALS, PIPES };
 static struct {
-  int fds[MAX_PIPES]; /* owned */
-  int count;
-} pipes;
+  struct pollfd *list; /* with the descriptors owned */
+  size_t count, size;
+} heard;
 
 struct passed {
   int fds[MAX_FDS];
   int count;
+  bool cut; /* there was no room for all */
 };
 
 struct answer {
@@ -51,6 +56,26 @@ struct answer {
   size_t len;
   int fd; /* passed and closed, -1: none */
 };
+
+static bool listen_to(int fd)
+{
+  if (heard.count == heard.size) {
+    size_t size = heard.size ? heard.size * 2 : 16;
+    struct pollfd *list = realloc(heard.list, size * sizeof *list);
+    if (!list)
+      return false;
+    heard.list = list;
+    heard.size = size;
+  }
+  heard.list[heard.count++] = (struct pollfd){fd, POLLIN, 0};
+  return true;
+}
+
+static _Noreturn void end(int code)
+{
+  lbox_files_abandon_all();
+  _exit(code);
+}
 
 static void put(struct answer *a, const void *bytes, size_t n)
 {
@@ -78,7 +103,7 @@ static int read_command(int fd, char **bytes, size_t *len)
   return 0;
 }
 
-static int spawn(const struct passed *p, struct answer *a)
+static int spawn(struct passed *p, struct answer *a)
 {
   char *bytes = NULL;
   size_t len = 0;
@@ -89,11 +114,11 @@ static int spawn(const struct passed *p, struct answer *a)
   if (code == 0)
     code = lbox_command_parse(bytes, len, &command);
   if (code == 0) {
-    int ours[3 + MAX_PIPES] = {control_fd, signal_fd, p->fds[0]};
-    memcpy(ours + 3, pipes.fds, (size_t)pipes.count * sizeof *ours);
     memcpy(command.fds, &p->fds[1], sizeof command.fds);
     command.status_fd = p->fds[4];
-    int pid = lbox_keeper_start(&command, ours, 3 + pipes.count);
+    close(p->fds[0]); /* it is not for the keeper, and the last takes its place */
+    p->fds[0] = p->fds[--p->count];
+    int pid = lbox_keeper_start(&command, heard.list, heard.count);
     uint32_t keeper = (uint32_t)pid;
     code = pid < 0 ? errno : 0;
     put(a, &keeper, sizeof keeper);
@@ -106,25 +131,30 @@ static int spawn(const struct passed *p, struct answer *a)
 /* Takes the descriptors over. One too many is closed: who writes to it is told by SIGPIPE. */
 static int discard(struct passed *p)
 {
-  int n = p->count;
-  if (n < 1 || n > 2)
+  struct rlimit limit;
+  if (p->count < 1 || p->count > 2)
     return EINVAL;
-  while (p->count > 0 && pipes.count < MAX_PIPES) {
-    int fd = p->fds[--p->count];
+  if (getrlimit(RLIMIT_NOFILE, &limit) != 0)
+    return errno;
+  while (p->count > 0 && heard.count + SPARE_FDS < limit.rlim_cur) {
+    int fd = p->fds[p->count - 1];
     fcntl(fd, F_SETFL, O_RDONLY | O_NONBLOCK);
-    pipes.fds[pipes.count++] = fd;
+    if (!listen_to(fd))
+      return ENOMEM;
+    p->count--;
   }
   return 0;
 }
 
-static void empty_pipe(int index)
+static void empty_pipe(size_t index)
 {
   char bytes[16 * 1024];
-  ssize_t n = read(pipes.fds[index], bytes, sizeof bytes);
+  int fd = heard.list[index].fd;
+  ssize_t n = read(fd, bytes, sizeof bytes);
   if (n > 0 || (n < 0 && (errno == EAGAIN || errno == EINTR)))
     return;
-  close(pipes.fds[index]);
-  pipes.fds[index] = pipes.fds[--pipes.count];
+  close(fd);
+  heard.list[index] = heard.list[--heard.count];
 }
 
 static int create(const char *path, struct answer *a)
@@ -133,6 +163,13 @@ static int create(const char *path, struct answer *a)
   int code = lbox_files_create(path, &a->fd, &file);
   put(a, &file, sizeof file);
   return code;
+}
+
+static void abandon(const struct answer *created)
+{
+  uint32_t file;
+  memcpy(&file, created->fields, sizeof file);
+  lbox_files_abandon(file);
 }
 
 static int stat_file(const char *path, int follow, struct answer *a)
@@ -195,9 +232,10 @@ static ssize_t receive(char *bytes, struct passed *p)
                            .msg_controllen = sizeof control.space};
   ssize_t n;
   do
-    n = recvmsg(control_fd, &message, MSG_CMSG_CLOEXEC);
+    n = recvmsg(LBOX_INIT_FD, &message, MSG_CMSG_CLOEXEC);
   while (n < 0 && errno == EINTR);
   p->count = 0;
+  p->cut = message.msg_flags & MSG_CTRUNC;
   if (n <= 0)
     return -1;
   for (struct cmsghdr *c = CMSG_FIRSTHDR(&message); c; c = CMSG_NXTHDR(&message, c)) {
@@ -210,7 +248,8 @@ static ssize_t receive(char *bytes, struct passed *p)
   return n;
 }
 
-static void send_answer(uint32_t id, int32_t error, struct answer *a)
+/* Returns 0 or an errno value. */
+static int send_answer(uint32_t id, int32_t error, struct answer *a)
 {
   union control control = {0};
   struct iovec iov[] = {{&id, sizeof id}, {&error, sizeof error}, {a->fields, a->len}};
@@ -224,10 +263,29 @@ static void send_answer(uint32_t id, int32_t error, struct answer *a)
     c->cmsg_len = CMSG_LEN(sizeof(int));
     memcpy(CMSG_DATA(c), &a->fd, sizeof(int));
   }
-  while (sendmsg(control_fd, &message, MSG_NOSIGNAL) < 0 && errno == EINTR)
-    ;
+  ssize_t n;
+  do
+    n = sendmsg(LBOX_INIT_FD, &message, MSG_NOSIGNAL);
+  while (n < 0 && errno == EINTR);
+  return n < 0 ? errno : 0;
+}
+
+/* Sends an answer, or why its descriptor cannot be passed: programs of the box may have as many
+   under way as there may be. What is never answered would be waited for without end, so if not even
+   that can be said, this is the end. */
+static void give_answer(const struct lbox_request *r, int32_t error, struct answer *a)
+{
+  int code = send_answer(r->id, error, a);
+  if (code != 0 && a->fd >= 0) {
+    struct answer none = {.fd = -1};
+    if (r->op == LBOX_INIT_CREATE)
+      abandon(a);
+    code = send_answer(r->id, code, &none);
+  }
   if (a->fd >= 0)
     close(a->fd);
+  if (code != 0 && code != EPIPE && code != ECONNRESET)
+    end(1);
 }
 
 static void serve_one(void)
@@ -235,18 +293,16 @@ static void serve_one(void)
   static char bytes[LBOX_INIT_MAX_MESSAGE];
   struct passed passed;
   ssize_t n = receive(bytes, &passed);
-  if (n < 0) {
-    lbox_files_abandon_all();
-    _exit(0);
-  }
+  if (n < 0)
+    end(0);
   struct lbox_request r;
   struct answer a = {.fd = -1};
   int code = lbox_request_parse(bytes, (size_t)n, &r);
   if (code == 0)
-    code = handle(&r, &passed, &a);
+    code = passed.cut ? EMFILE : handle(&r, &passed, &a);
   for (int i = 0; i < passed.count; i++)
     close(passed.fds[i]);
-  send_answer(r.id, code, &a);
+  give_answer(&r, code, &a);
 }
 
 /* --- start ------------------------------------------------------------------------------------ */
@@ -287,42 +343,50 @@ static void ask_for_short_turns(void)
   syscall(SYS_sched_setattr, 0, &how, 0);
 }
 
+/* As many descriptors as there may be; commands get fewer (keeper.c), so that theirs cannot keep
+   lbox-init from passing one. */
+static void raise_limit(void)
+{
+  struct rlimit limit;
+  if (getrlimit(RLIMIT_NOFILE, &limit) == 0) {
+    limit.rlim_cur = limit.rlim_max;
+    setrlimit(RLIMIT_NOFILE, &limit);
+  }
+}
+
 static int serve(void)
 {
   sigset_t set;
   prctl(PR_SET_DUMPABLE, 0);
-  fcntl(control_fd, F_SETFD, FD_CLOEXEC);
+  fcntl(LBOX_INIT_FD, F_SETFD, FD_CLOEXEC);
   umask(022);
   sigemptyset(&set);
   sigaddset(&set, SIGCHLD);
-  signal_fd = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
+  int signal_fd = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
   sigaddset(&set, LBOX_KEEPER_STAY);
   sigaddset(&set, LBOX_KEEPER_PASS_ON);
   sigprocmask(SIG_BLOCK, &set, NULL);
-  if (signal_fd < 0)
+  if (signal_fd < 0 || !listen_to(LBOX_INIT_FD) || !listen_to(signal_fd))
     return 1;
+  raise_limit();
   make_directories();
   let_go_of_stdio();
   ask_for_short_turns();
 
-  struct answer ready = {.fd = -1};
-  send_answer(0, 0, &ready);
+  struct answer up = {.fd = -1};
+  give_answer(&(struct lbox_request){0}, 0, &up);
   for (;;) {
-    struct pollfd fds[2 + MAX_PIPES] = {{control_fd, POLLIN, 0}, {signal_fd, POLLIN, 0}};
-    int count = pipes.count;
-    for (int i = 0; i < count; i++)
-      fds[2 + i] = (struct pollfd){pipes.fds[i], POLLIN, 0};
-    if (poll(fds, (nfds_t)(2 + count), lbox_keeper_tend()) < 0 && errno != EINTR)
-      return 1;
+    if (poll(heard.list, heard.count, lbox_keeper_tend()) < 0 && errno != EINTR)
+      end(1);
     struct signalfd_siginfo info;
-    if (fds[1].revents && read(signal_fd, &info, sizeof info) < 0 && errno != EAGAIN)
-      return 1;
+    if (heard.list[SIGNALS].revents && read(signal_fd, &info, sizeof info) < 0 && errno != EAGAIN)
+      end(1);
     /* From the last on: one that ends gives its place to the last, which has had its turn. */
-    for (int i = count - 1; i >= 0; i--) {
-      if (fds[2 + i].revents)
+    for (size_t i = heard.count - 1; i >= PIPES; i--) {
+      if (heard.list[i].revents)
         empty_pipe(i);
     }
-    if (fds[0].revents)
+    if (heard.list[CONTROL].revents)
       serve_one();
   }
 }

@@ -13,6 +13,10 @@ local MAX_ANSWER = 256
 local BATCH = 64
 local EMSGSIZE = 90
 local SIGKILL = 9
+-- Why a message cannot be sent just now, and the link is none the worse for it: memory is short, or
+-- programs of boxes, which may be of our user, have too many descriptors under way.
+local SHORTAGES = { ETOOMANYREFS = 109, ENOBUFS = 105, ENOMEM = 12, EMFILE = 24 }
+local RETRY_MS = 50
 
 M.SPAWN, M.KILL, M.DISCARD, M.OPEN, M.CREATE, M.COMMIT = 1, 2, 3, 4, 5, 6
 M.ABANDON, M.STAT, M.LIST, M.MKDIR, M.RENAME, M.REMOVE = 7, 8, 9, 10, 11, 12
@@ -63,6 +67,9 @@ function Link:close()
   self.gone = true
   async.source(self.watch:id(), nil)
   self.watch:close()
+  if self.retry then
+    self.retry:cancel()
+  end
   posix.close(self.fd)
   self.ready:reject(ended())
   for _, entry in pairs(self.pending) do
@@ -130,17 +137,39 @@ local function take(link, bytes, fds)
   end
 end
 
+local function arm(link)
+  link.watch:arm(link.outbox[1] and not link.retry and "rw" or "r")
+end
+
+local function retry_later(link)
+  link.retry = link.retry or async.at(async.now() + RETRY_MS, function()
+    link.retry = nil
+    link:turn()
+  end)
+end
+
+--- Sends what waits. In a shortage what somebody waits for fails, descriptors nobody waits for are
+--- dropped, and what is left (a kill, say) is sent later.
 local function flush(link)
   while link.outbox[1] do
     local entry = link.outbox[1]
     local ok, _, name = posix.send(link.fd, entry.bytes, entry.fds)
-    if not ok and name == "EAGAIN" then
+    local shortage = not ok and SHORTAGES[name]
+    if name == "EAGAIN" then
       return
-    elseif not ok then
+    elseif shortage and not (entry.op or entry.fds) then
+      return retry_later(link)
+    elseif not ok and not shortage then
       return link:close()
     end
     table.remove(link.outbox, 1)
     close_fds(entry.owned or {})
+    if shortage then
+      link.pending[entry.id] = nil
+      if entry.op then
+        entry.op:resolve(shortage)
+      end
+    end
   end
 end
 
@@ -161,7 +190,7 @@ function Link:turn()
   end
   flush(self)
   if not self.gone then
-    self.watch:arm(self.outbox[1] and "rw" or "r")
+    arm(self)
   end
 end
 
@@ -176,7 +205,7 @@ local function send(link, entry, fields)
   if #link.outbox == 1 then
     flush(link)
     if link.outbox[1] then
-      link.watch:arm("rw")
+      arm(link)
     end
   end
 end
