@@ -43,6 +43,9 @@ describe("a sandbox", function()
     async.timeout(5000, async.wait, op)
   end
 
+  -- What a command on the host starts with to run as the user of the boxes.
+  local AS_BOX = uid and ("setpriv --reuid %d --regid %d --clear-groups "):format(uid, uid) or ""
+
   local function spawn(...)
     return sb:spawn { argv = { ... }, cwd = "/workspace/home", env = ENV }
   end
@@ -162,6 +165,16 @@ subprocess.run([sys.executable, '-c', 'x = bytearray(80 << 20); sum(i * i for i 
       async.sleep(150)
       assert.is_true(#sb:read_file("/tmp/alive", 1e6) > before)
       sh("pkill -f 'seq 1 3000'; pkill -f alive")
+    end)
+
+    it("leaves what goes on writing in the background alive, however many others did", function()
+      local other = sandbox.start(new_box())
+      for i = 1, 100 do
+        sh(("(while echo line; do : > /tmp/alive-%d; sleep 0.2; done) &"):format(i), other)
+      end
+      sh("rm -f /tmp/alive-*; sleep 2", other)
+      assert.are.equal("100\n", (sh("ls /tmp | grep -c alive-", other)))
+      end_of(other)
     end)
 
     it("that floods from the background is not read for ever", function()
@@ -319,6 +332,17 @@ if os.fork() == 0: time.sleep(0.2); os.kill(keeper, 9)
       until running("sh -c while kill") == 0
     end)
 
+    it("that stops its keeper is not hung: its end is told, and a kill ends it", function()
+      local proc = spawn("sh", "-c", "kill -STOP $PPID; sleep 0.1; exit 3")
+      assert.are.equal(3, async.timeout(5000, proc.wait, proc).exit_code)
+      proc = spawn("sh", "-c", "kill -TSTP $PPID; kill -STOP $PPID; echo stopped; sleep 60")
+      assert.are.same({ "stdout", "stopped\n" }, { proc:read() })
+      local started = async.now()
+      proc:kill()
+      assert.are.equal(137, async.timeout(5000, proc.wait, proc).exit_code)
+      assert.is_true(async.now() - started < 1500) -- without force
+    end)
+
     it("is killed when who started it was cancelled meanwhile", function()
       local proc
       repeat
@@ -337,6 +361,93 @@ if os.fork() == 0: time.sleep(0.2); os.kill(keeper, 9)
       repeat
         async.sleep(10)
       until running("sleep 61") == 0
+    end)
+
+    -- Keeps a number of descriptors under way, in sockets that nobody reads from, until it is killed.
+    local UNDER_WAY = [[
+import array, resource, socket, sys, time
+resource.setrlimit(resource.RLIMIT_NOFILE, (resource.getrlimit(resource.RLIMIT_NOFILE)[1],) * 2)
+want, count, kept = int(sys.argv[1]), 0, []
+fds = array.array('i', [0] * 250)
+try:
+    while count < want:
+        kept.append(socket.socketpair())
+        kept[-1][0].setblocking(False)
+        try:
+            while count < want:
+                kept[-1][0].sendmsg([b'x'], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, fds)])
+                count += len(fds)
+        except BlockingIOError: pass
+except OSError: pass
+print('these are all', flush=True)
+time.sleep(60)
+]]
+
+    local function start_under_way(box, want)
+      box:write_file("/tmp/under-way.py", UNDER_WAY)
+      local proc = box:spawn {
+        argv = { "python3", "/tmp/under-way.py", tostring(want) }, cwd = "/", env = ENV,
+      }
+      assert.are.equal("stdout", (proc:read()))
+      return proc
+    end
+
+    it("cannot have so many descriptors under way that files are read no more", function()
+      local other = sandbox.start(new_box())
+      local proc = start_under_way(other, 1000000)
+      async.timeout(5000, other.write_file, other, "/tmp/x", "still")
+      assert.are.equal("still", async.timeout(5000, other.read_file, other, "/tmp/x", 10))
+      assert.are.equal("fine\n", (sh("echo fine", other)))
+      proc:kill()
+      proc:wait()
+      end_of(other)
+    end)
+
+    it("has fewer descriptors than lbox-init, and as many as programs expect", function()
+      local own = tonumber((support.sh("ulimit -Hn")))
+      local soft, hard = sh("ulimit -Sn; ulimit -Hn"):match("^(%d+)\n(%d+)\n$")
+      assert.is_true(tonumber(hard) <= own // 2)
+      assert.are.equal(math.min(1024, tonumber(hard)), tonumber(soft))
+    end)
+
+    it("that makes lbox-init run short of descriptors gets its errors, nobody hangs, and it passes", function()
+      local box = new_box()
+      local other = sandbox.start(box)
+      local pid = io.open(box.root .. "/../lock"):read("a"):match('"child%-pid": (%d+)')
+      local proc = start_under_way(other, 1000)
+      local text, status = support.sh(AS_BOX .. "prlimit --nofile=200: --pid " .. pid)
+      assert.are.equal(0, status, text)
+      for _ = 1, 3 do
+        local err = raised("local", async.timeout, 5000, other.read_file, other, "/tmp/under-way.py", 4096)
+        assert.are.equal("ETOOMANYREFS", err.errno)
+        err = raised("local", async.timeout, 5000, other.write_file, other, "/tmp/x", "x")
+        assert.are.equal("ETOOMANYREFS", err.errno)
+      end
+      assert.is_false(other.closed)
+      assert.are.same({ "under-way.py" }, posix.listdir(box.root .. "/tmp"))
+      proc:kill()
+      proc:wait()
+      async.sleep(100) -- until the kernel has closed them all
+      other:write_file("/tmp/x", "again")
+      assert.are.equal("again", other:read_file("/tmp/x", 10))
+      end_of(other)
+    end)
+
+    it("is killed also when memory was short the moment it was to be told", function()
+      local proc = spawn("sleep", "63")
+      local send, refused = posix.send, 0
+      posix.send = function(...) -- luacheck: ignore 122
+        refused = refused + 1
+        if refused > 3 then
+          return send(...)
+        end
+        return nil, "no buffer space available", "ENOBUFS"
+      end
+      finally(function() posix.send = send end) -- luacheck: ignore 122
+      assert.are.equal("ENOBUFS", raised("local", sb.read_file, sb, "/tmp/x", 10).errno)
+      proc:kill()
+      assert.are.equal(137, async.timeout(1500, proc.wait, proc).exit_code)
+      assert.are.equal(4, refused)
     end)
 
     it("leaves no descriptor behind", function()
@@ -369,14 +480,49 @@ if os.fork() == 0: time.sleep(0.2); os.kill(keeper, 9)
     end)
 
     it("keeps its mode when it is replaced, and a link to it stays a link", function()
-      sh("echo old > script; chmod 755 script; ln -s script link; ln -s nowhere dangling")
+      sh("echo old > script; chmod 755 script; ln -s script link")
       sb:write_file("/workspace/home/link", "new")
       assert.are.equal("new", sb:read_file("/workspace/home/script", 10))
       assert.are.equal("755\n", (sh("stat -c %a script")))
       assert.are.equal("symlink", sb:stat("/workspace/home/link").type)
       assert.are.equal("file", sb:stat("/workspace/home/link", true).type)
-      sb:write_file("/workspace/home/dangling", "x")
-      assert.are.equal("file", sb:stat("/workspace/home/dangling").type)
+    end)
+
+    it("that a dangling link names is made, and the link stays", function()
+      sh("mkdir -p far/to; ln -s ../one far/two; ln -s far/two three; ln -s nowhere/x lost")
+      sb:write_file("/workspace/home/three", "x")
+      assert.are.equal("symlink", sb:stat("/workspace/home/three").type)
+      assert.are.equal("symlink", sb:stat("/workspace/home/far/two").type)
+      assert.are.equal("x", sb:read_file("/workspace/home/one", 10))
+      assert.are.equal("boxuser 644\n", (sh("stat -c '%U %a' one")))
+      -- As for any program, the directory has to be there.
+      assert.are.equal("ENOENT", raised("local", sb.write_file, sb, "/workspace/home/lost", "x").errno)
+      sh("rm -r far one three lost")
+    end)
+
+    it("is written also when hundreds are at once", function()
+      local tasks = {}
+      for i = 1, 200 do
+        tasks[i] = async.spawn(sb.write_file, sb, "/tmp/many/" .. i, ("%d\n"):format(i):rep(100000))
+      end
+      for _, task in ipairs(tasks) do
+        task:await()
+      end
+      assert.are.equal("200\n", (sh("ls -A /tmp/many | wc -l")))
+      assert.are.equal(("200\n"):rep(100000), sb:read_file("/tmp/many/200", 1e6))
+      sh("rm -r /tmp/many")
+    end)
+
+    it("of a directory with too many is not listed, and nothing waits for it", function()
+      local text = sh("python3 -c 'import os\nos.mkdir(\"/tmp/full\")\n"
+        .. "for i in range(50000): os.mknod(f\"/tmp/full/{i}\")'")
+      assert.are.equal("", text)
+      assert.are.equal(50000, #sb:list("/tmp/full"))
+      sb:write_file("/tmp/full/one more", "")
+      local err = raised("local", sb.list, sb, "/tmp/full")
+      assert.are.equal("EFBIG", err.errno)
+      assert.matches("entries", err.message)
+      sh("rm -r /tmp/full")
     end)
 
     it("larger than what was asked for is an error, also when it says it is small", function()
@@ -547,6 +693,26 @@ print('ready', flush=True); time.sleep(30)]])
       assert.are.equal("ENOTDIR", errno)
     end)
 
+    it("is emptied with few descriptors also of a deep tree that nobody may write to", function()
+      local box = new_box()
+      local other = sandbox.start(box)
+      local text = sh([[python3 -c '
+import os
+os.chdir("/tmp")
+for i in range(3000):
+    os.mkdir("deep", 0o755); os.chdir("deep")
+    if i % 100 == 0: open("file", "w")
+for i in range(3000):
+    os.chmod(".", 0o555); os.chdir("..")
+']], other)
+      assert.are.equal("", text)
+      end_of(other)
+      local status
+      text, status = support.sh(("%sprlimit --nofile=64 %s/lbox-init empty %s"):format(AS_BOX, box.bin, box.root))
+      assert.are.equal(0, status, text)
+      assert.are.same({}, posix.listdir(box.root))
+    end)
+
     it("is emptied however deep, closed or full of links it is", function()
       local box = new_box()
       local outside = dir .. "/precious"
@@ -635,6 +801,21 @@ while True:
     op, id = hear()
     fd = os.memfd_create("x")
     os.write(fd, b"\0" * 20 + b"\xff\xff\xff\xff")
+    os.lseek(fd, 0, 0)
+    say(id, 0, b"", [fd])
+]])
+    assert.matches("no list", raised("local", sb.list, sb, "/x").message)
+    sb:close()
+    ended(sb)
+  end)
+
+  it("and lists more than there may be is not believed", function()
+    local sb = start([[
+say(0)
+while True:
+    op, id = hear()
+    fd = os.memfd_create("x")
+    os.write(fd, (b"\0" * 17 + struct.pack("=I", 0)) * 50001)
     os.lseek(fd, 0, 0)
     say(id, 0, b"", [fd])
 ]])

@@ -34,37 +34,67 @@ int lbox_files_open(const char *path, int *fd)
 
 /* --- writing ---------------------------------------------------------------------------------- */
 
+enum {
+  MAX_PENDING = 4096,
+  MAX_LINKS = 40 /* as the kernel follows */
+};
+
 /* Files that are written and not yet in their place. */
-static struct pending {
-  char *name, *target; /* both in one block, owned by `name`; NULL: free */
-} pending[64];
+static struct {
+  struct pending {
+    char *name, *target; /* both in one block, owned by `name`; NULL: free */
+  } * list;
+  uint32_t count;
+} pending;
 
-enum { PENDING_COUNT = sizeof pending / sizeof *pending };
+/* A free place among them: its index, or MAX_PENDING and errno. */
+static uint32_t find_place(void)
+{
+  uint32_t at = 0;
+  while (at < pending.count && pending.list[at].name)
+    at++;
+  if (at < pending.count)
+    return at;
+  uint32_t count = at ? at * 2 : 16;
+  struct pending *list = at < MAX_PENDING ? realloc(pending.list, count * sizeof *list) : NULL;
+  if (!list) {
+    errno = at < MAX_PENDING ? ENOMEM : EMFILE;
+    return MAX_PENDING;
+  }
+  memset(list + at, 0, (count - at) * sizeof *list);
+  pending.list = list;
+  pending.count = count;
+  return at;
+}
 
-/* Where writing to `path` writes to: through a symlink to what it names, if that is there. */
+/* Where writing to `path` writes to: through symlinks, to what need not be there. */
 static int resolve(const char *path, char *target)
 {
-  struct stat st;
-  if (lstat(path, &st) == 0 && S_ISLNK(st.st_mode)) {
-    if (realpath(path, target))
-      return 0;
-    if (errno != ENOENT)
-      return errno;
-  }
+  char link[PATH_MAX];
   if (strlen(path) >= PATH_MAX)
     return ENAMETOOLONG;
   strcpy(target, path);
-  return 0;
+  for (int i = 0; i <= MAX_LINKS; i++) {
+    ssize_t n = readlink(target, link, sizeof link);
+    if (n < 0)
+      return errno == EINVAL || errno == ENOENT ? 0 : errno;
+    char *from = *link == '/' ? target : strrchr(target, '/') + 1;
+    if ((from - target) + n >= PATH_MAX)
+      return ENAMETOOLONG;
+    memcpy(from, link, (size_t)n);
+    from[n] = 0;
+  }
+  return ELOOP;
 }
 
-/* The directory of `target` is made, and `mode` is what the file in its place has. */
-static int prepare(const char *target, char *dir, mode_t *mode)
+/* `mode` is what the file in the place of `target` has; its directory is made if `make` is set. */
+static int prepare(const char *target, bool make, char *dir, mode_t *mode)
 {
   const char *slash = strrchr(target, '/');
   if (!slash[1])
     return EISDIR;
   snprintf(dir, PATH_MAX, "%.*s", (int)(slash - target), target);
-  if (*dir) {
+  if (*dir && make) {
     int code = lbox_files_mkdir(dir, 1);
     if (code != 0)
       return code == EEXIST ? ENOTDIR : code;
@@ -81,15 +111,13 @@ static int prepare(const char *target, char *dir, mode_t *mode)
 int lbox_files_create(const char *path, int *fd, uint32_t *file)
 {
   char target[PATH_MAX], dir[PATH_MAX];
-  uint32_t slot = 0;
-  while (slot < PENDING_COUNT && pending[slot].name)
-    slot++;
-  if (slot == PENDING_COUNT)
-    return EMFILE;
+  uint32_t place = find_place();
+  if (place == MAX_PENDING)
+    return errno;
   mode_t mode = 0644;
   int code = resolve(path, target);
   if (code == 0)
-    code = prepare(target, dir, &mode);
+    code = prepare(target, strcmp(target, path) == 0, dir, &mode);
   if (code != 0)
     return code;
   size_t name_size = strlen(dir) + sizeof "/.lbox-write-XXXXXX";
@@ -105,21 +133,21 @@ int lbox_files_create(const char *path, int *fd, uint32_t *file)
     return code;
   }
   fchmod(made, mode);
-  pending[slot] = (struct pending){name, name + name_size};
+  pending.list[place] = (struct pending){name, name + name_size};
   *fd = made;
-  *file = slot;
+  *file = place;
   return 0;
 }
 
 static int settle(uint32_t file, bool keep)
 {
-  if (file >= PENDING_COUNT || !pending[file].name)
+  if (file >= pending.count || !pending.list[file].name)
     return EINVAL;
-  struct pending p = pending[file];
+  struct pending p = pending.list[file];
   int code = keep && rename(p.name, p.target) != 0 ? errno : 0;
   if (!keep || code != 0)
     unlink(p.name);
-  pending[file].name = NULL;
+  pending.list[file].name = NULL;
   free(p.name);
   return code;
 }
@@ -136,7 +164,7 @@ int lbox_files_abandon(uint32_t file)
 
 void lbox_files_abandon_all(void)
 {
-  for (uint32_t i = 0; i < PENDING_COUNT; i++)
+  for (uint32_t i = 0; i < pending.count; i++)
     settle(i, false);
 }
 
@@ -171,17 +199,17 @@ static void write_entry(FILE *out, const struct lbox_file_info *info, const char
 static int write_entries(DIR *dir, FILE *out)
 {
   const struct dirent *entry;
-  while ((entry = readdir(dir))) {
+  for (int count = 0; (entry = readdir(dir));) {
     struct stat st;
     struct lbox_file_info info;
     if (strcmp(entry->d_name, ".") == 0 || strcmp(entry->d_name, "..") == 0)
       continue;
     if (fstatat(dirfd(dir), entry->d_name, &st, AT_SYMLINK_NOFOLLOW) != 0)
       continue; /* gone meanwhile */
+    if (++count > LBOX_INIT_MAX_ENTRIES)
+      return EFBIG;
     take(&st, &info);
     write_entry(out, &info, entry->d_name);
-    if (ftell(out) > LBOX_INIT_MAX_LIST)
-      return EFBIG;
   }
   return 0;
 }

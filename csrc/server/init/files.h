@@ -15,8 +15,9 @@ struct lbox_file_info {
 /* Opens a regular file to read. */
 int lbox_files_open(const char *path, int *fd);
 
-/* Makes a file that is to take the place of `path`, and the directories it needs. `file` names it
-   for one of the two calls after. */
+/* Makes a file that is to take the place of `path`, and the directories it needs. A symlink there
+   stays: the place is what it names, whose directory has to be there. `file` names it for one of
+   the two calls after. */
 int lbox_files_create(const char *path, int *fd, uint32_t *file);
 int lbox_files_commit(uint32_t file);
 int lbox_files_abandon(uint32_t file);

@@ -25,7 +25,8 @@
 ** DISCARD: what a command left in the background may go on writing to them, and nobody reads it.
 ** CREATE makes a file without a visible name of its own beside `path`; COMMIT puts it in the place
 ** of `path`, ABANDON removes it. What is neither when lbox-init ends is removed.
-** LIST: an anonymous file, for each entry u8 type, u64 size, i64 mtime, string name.
+** LIST: an anonymous file, for each entry u8 type, u64 size, i64 mtime, string name. With more than
+** LBOX_INIT_MAX_ENTRIES of them it fails with EFBIG.
 ** Types: 0 file, 1 directory, 2 symlink, 3 other.
 **
 ** The keeper of a command writes struct lbox_status to the status descriptor: first STARTED, when
@@ -45,7 +46,7 @@ enum { LBOX_INIT_FD = 3 }; /* where lbox-init finds its end of the pair */
 enum {
   LBOX_INIT_MAX_MESSAGE = 16 * 1024,
   LBOX_INIT_MAX_COMMAND = 4 * 1024 * 1024,
-  LBOX_INIT_MAX_LIST = 32 * 1024 * 1024
+  LBOX_INIT_MAX_ENTRIES = 50000
 };
 
 enum lbox_init_op {

@@ -16,7 +16,8 @@ local START_TIMEOUT_MS = 10000
 local END_TIMEOUT_MS = 1000
 local MAX_COMPLAINT = 4096
 local PIECE = 256 * 1024
-local MAX_LIST = 48 * 1024 * 1024
+local MAX_ENTRIES = 50000
+local MAX_LIST = MAX_ENTRIES * 300
 local TYPES = { [0] = "file", "directory", "symlink", "other" }
 -- Processes and threads of one box. Only where it has a uid of its own: else they would be counted
 -- together with its user's.
@@ -263,7 +264,7 @@ end
 local WORDS = { ENOENT = "no such file or directory", EACCES = "permission denied",
   EPERM = "operation not permitted", EEXIST = "it exists already", ENOTDIR = "not a directory",
   EISDIR = "it is a directory", EINVAL = "not a regular file", EROFS = "read-only in a box",
-  EMSGSIZE = "the name is too long" }
+  EMSGSIZE = "the name is too long", EFBIG = "it has too many entries" }
 
 local function check_path(path)
   if path:sub(1, 1) ~= "/" or path:find("\0", 1, true) then
@@ -356,7 +357,8 @@ function Sandbox:read_file(path, max, range)
   end)
 end
 
---- Writes a file whole or not at all; makes the directories it needs. A symlink is written through.
+--- Writes a file whole or not at all; makes the directories it needs. A symlink is written through,
+--- also when what it names is not there, in a directory that is.
 ---@param path string
 ---@param bytes string
 function Sandbox:write_file(path, bytes)
@@ -386,6 +388,7 @@ local function parse_list(bytes)
   while at <= #bytes do
     local kind, size, mtime, name
     kind, size, mtime, name, at = string.unpack("=I1I8i8s4", bytes, at)
+    assert(#entries < MAX_ENTRIES)
     entries[#entries + 1] = { name = name, type = TYPES[kind] or "other", size = size, mtime = mtime }
   end
   table.sort(entries, function(a, b) return a.name < b.name end)
