@@ -29,6 +29,22 @@ describe("json", function()
     assert.is_nil(json.strip_nulls(value).nothing)
   end)
 
+  it("keeps an empty list apart from an empty object", function()
+    local text = [=[{"a":[],"b":{},"c":["[]",[]],"d":"\\\"[]"}]=]
+    assert.are.equal(text, json.encode(json.decode(text)))
+    assert.is_true(json.is_array(json.decode(" [ ]")))
+    local _, why = json.decode("[[],[],x]")
+    assert.matches("character 8", why)
+  end)
+
+  it("takes no number that is too large to be one", function()
+    for _, text in ipairs { "1e999", "[-1e400]", '{"n":[{"m":1E+309}]}', ("9"):rep(400) } do
+      local value, why = json.decode(text)
+      assert.is_nil(value)
+      assert.matches("out of range", why)
+    end
+  end)
+
   it("says why bad input is bad", function()
     local value, why = json.decode("{nope")
     assert.is_nil(value)

@@ -53,39 +53,90 @@ setmetatable(M, {
 
 local MAX_EXACT = 2 ^ 53
 
---- On 5.4 the decoder gives floats only; whole ones become integers.
-local function fix_numbers(value)
-  for key, item in pairs(value) do
-    local kind = math.type(item)
-    if kind == "float" then
-      if item % 1 == 0 and item >= -MAX_EXACT and item <= MAX_EXACT then
-        value[key] = math.tointeger(item)
+--- A number as Lua has it: on 5.4, where the decoder gives floats only, whole ones become integers.
+--- Raises when it is too large for a double.
+local function fix_number(number)
+  if number - number ~= 0 then
+    error("a number is out of range", 0)
+  elseif is_integer_lua and number % 1 == 0 and number >= -MAX_EXACT and number <= MAX_EXACT then
+    return math.tointeger(number)
+  end
+  return number
+end
+
+-- The decoder gives the same for [] and {}. So an empty list gets one item, by which it is known.
+local EMPTY_LIST, EMPTY_ITEM = '["\\u0000[]"]', "\0[]"
+
+--- The text with items in its empty lists; strings are passed over.
+local function fill_empty_lists(text)
+  local parts, at, from = {}, 1, 1
+  while true do
+    local start, stop, char = text:find('(["%[])', at)
+    if not start then
+      parts[#parts + 1] = text:sub(from)
+      return table.concat(parts)
+    elseif char == "[" then
+      stop = select(2, text:find("^%[%s*%]", start))
+      if stop then
+        parts[#parts + 1] = text:sub(from, start - 1) .. EMPTY_LIST
+        from = stop + 1
       end
-    elseif type(item) == "table" then
-      fix_numbers(item)
+      at = (stop or start) + 1
+    else
+      repeat
+        stop = text:find('["\\]', stop + 1)
+        local escapes = stop and text:byte(stop) == 92
+        stop = escapes and stop + 1 or stop
+      until not escapes
+      at = (stop or #text) + 1
+    end
+  end
+end
+
+local function fix(value)
+  if type(value) == "number" then
+    return fix_number(value)
+  elseif type(value) == "table" then
+    if value[1] == EMPTY_ITEM and #value == 1 then
+      return M.array {}
+    end
+    for key, item in pairs(value) do
+      local kind = type(item)
+      if kind == "number" then
+        value[key] = fix_number(item)
+      elseif kind == "table" then
+        value[key] = fix(item)
+      end
     end
   end
   return value
 end
 
---- Decodes JSON text. JSON null is `json.null`; whole numbers are integers on Lua 5.4.
+--- Whether a text may have numbers that are to be fixed.
+local function has_numbers(text)
+  if is_integer_lua then
+    -- A number stands after a colon, a comma or a bracket; text without a digit there has none.
+    return text:find("^%s*-?%d") or text:find("[%[:,]%s*-?%d")
+  end
+  return text:find("[eE]%+?%d%d%d") or (#text > 300 and text:find(("%d"):rep(300)))
+end
+
+--- Decodes JSON text. JSON null is `json.null`, an empty list a `json.array`; whole numbers are integers
+--- on Lua 5.4.
 ---@param text string
 ---@return any value  nil on bad input
 ---@return string|nil why
 function M.decode(text)
-  local ok, value = pcall(get_decoder().decode, text)
+  local has_empty_lists = text:find("%[%s*%]")
+  local ok, value = pcall(get_decoder().decode, has_empty_lists and fill_empty_lists(text) or text)
+  if not ok and has_empty_lists then
+    ok, value = pcall(get_decoder().decode, text) -- for where in this text it is wrong
+  end
+  if ok and (has_empty_lists or has_numbers(text)) then
+    ok, value = pcall(fix, value)
+  end
   if not ok then
     return nil, (tostring(value):gsub("^.-:%d+: ", ""))
-  end
-  if is_integer_lua then
-    if type(value) == "table" then
-      -- A number stands after a colon, a comma or a bracket; text without a digit there has none.
-      if text:find("[%[:,]%s*-?%d") then
-        fix_numbers(value)
-      end
-    elseif math.type(value) == "float" then
-      return fix_numbers({ value })[1]
-    end
   end
   return value
 end
