@@ -66,6 +66,14 @@ describe("the core module", function()
       assert.is_false(core.is_utf8(bytes))
     end
   end)
+
+  it("makes UTF-8 of anything", function()
+    local text = "gr\195\188\195\159 \226\130\172"
+    assert.equal(text, core.utf8_repair(text))
+    assert.equal("a\239\191\189b\239\191\189\239\191\189", core.utf8_repair("a\255b\226\130"))
+    assert.equal(#text + 256 * 3 - 128 * 2, #core.utf8_repair(text .. all_bytes()))
+    assert.is_true(core.is_utf8(core.utf8_repair(all_bytes():rep(100))))
+  end)
 end)
 
 -- Every event a parser gives, as "name=bytes".
@@ -120,6 +128,13 @@ describe("a parser", function()
     local parser = core.sse_parser()
     parser:feed("event: " .. ("n"):rep(1000) .. "\ndata: 1\n\n")
     assert.same({ ("n"):rep(128) .. "=1" }, drain(parser, {}))
+  end)
+
+  it("holds no more than its maximum", function()
+    local parser = core.sse_parser(100)
+    assert.is_true(parser:feed(("x"):rep(100)))
+    assert.is_false(parser:feed("y"))
+    assert.has_error(function() core.sse_parser(0) end)
   end)
 
   it("takes nothing after its end, and no more than 64 MiB unread", function()

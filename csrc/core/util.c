@@ -2,6 +2,7 @@
 
 #include <errno.h>
 #include <stdio.h>
+#include <string.h>
 #include <sys/random.h>
 #include <time.h>
 
@@ -84,6 +85,23 @@ bool lbox_is_utf8(const char *s, size_t n)
     i += len;
   }
   return true;
+}
+
+size_t lbox_utf8_repair(char *out, const char *s, size_t n)
+{
+  static const char replacement[3] = {'\xef', '\xbf', '\xbd'}; /* U+FFFD */
+  const unsigned char *p = (const unsigned char *)s;
+  size_t size = 0;
+  for (size_t i = 0; i < n;) {
+    size_t len = utf8_sequence(p + i, n - i);
+    const char *from = len > 0 ? s + i : replacement;
+    size_t put = len > 0 ? len : sizeof replacement;
+    if (out)
+      memcpy(out + size, from, put);
+    size += put;
+    i += len > 0 ? len : 1;
+  }
+  return size;
 }
 
 size_t lbox_base64_size(size_t n)

@@ -18,6 +18,10 @@ bool lbox_uuid(char out[37]);
 /* Whether the bytes are UTF-8 as RFC 3629 has it: no surrogates, no overlong forms. */
 bool lbox_is_utf8(const char *s, size_t n);
 
+/* Writes the bytes as UTF-8, each that is in no well-formed sequence as U+FFFD. Returns how many
+   bytes that are; with `out` NULL nothing is written. */
+size_t lbox_utf8_repair(char *out, const char *s, size_t n);
+
 /* base64 with padding, by nettle. `out` holds lbox_base64_size(n) bytes. Returns bytes written. */
 size_t lbox_base64_size(size_t n);
 size_t lbox_base64_encode(char *out, const void *bytes, size_t n);

@@ -120,12 +120,28 @@ static int l_is_utf8(lua_State *L)
   return 1;
 }
 
+/* core.utf8_repair(s) -> s as UTF-8: each byte in no well-formed sequence becomes U+FFFD */
+static int l_utf8_repair(lua_State *L)
+{
+  size_t n;
+  const char *s = luaL_checklstring(L, 1, &n);
+  lua_settop(L, 1);
+  size_t size = lbox_utf8_repair(NULL, s, n);
+  if (size == n) /* a repair makes it longer */
+    return 1;
+  char *out = lbox_newuserdata(L, size);
+  lbox_utf8_repair(out, s, n);
+  lua_pushlstring(L, out, size);
+  return 1;
+}
+
 static const luaL_Reg functions[] = {{"now", l_now},
                                      {"random", l_random},
                                      {"uuid", l_uuid},
                                      {"base64_encode", l_base64_encode},
                                      {"base64_decode", l_base64_decode},
                                      {"is_utf8", l_is_utf8},
+                                     {"utf8_repair", l_utf8_repair},
                                      {"engine", lbox__l_engine_new},
                                      {"sse_parser", lbox__l_sse_parser},
                                      {"exec_parser", lbox__l_exec_parser},

@@ -13,23 +13,27 @@ struct parser {
 
 static int new_parser(lua_State *L, enum lbox__mode mode)
 {
+  lua_Integer max = luaL_optinteger(L, 1, MAX_UNREAD);
+  luaL_argcheck(L, max > 0 && max <= MAX_UNREAD, 1, "1 to 67108864 bytes");
   struct parser *p = lbox__new_object(L, PARSER_TYPE, sizeof *p);
-  lbox_buf_init(&p->buf, MAX_UNREAD);
+  lbox_buf_init(&p->buf, (size_t)max);
   p->reader.mode = mode;
   return 1;
 }
 
+/* core.sse_parser([max]) -> a parser that holds at most `max` unread bytes (64 MiB) */
 int lbox__l_sse_parser(lua_State *L)
 {
   return new_parser(L, LBOX__SSE);
 }
 
+/* core.exec_parser([max]) */
 int lbox__l_exec_parser(lua_State *L)
 {
   return new_parser(L, LBOX__EXEC);
 }
 
-/* parser:feed(bytes) -> true, or false when more than 64 MiB would lie unread */
+/* parser:feed(bytes) -> true, or false when more than the parser's maximum would lie unread */
 static int l_feed(lua_State *L)
 {
   struct parser *p = lbox__self(L, PARSER_TYPE);

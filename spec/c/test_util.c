@@ -73,6 +73,15 @@ static void test_utf8(void)
   CHECK(!lbox_is_utf8("\xe2\x82\xac", 2)); /* looks no further than told */
 }
 
+static void test_utf8_repair(void)
+{
+  char out[16];
+  CHECK_INT(lbox_utf8_repair(NULL, "\xc3\xa4", 2), 2);
+  CHECK_INT(lbox_utf8_repair(NULL, "a\xff\xe2\x82\xac", 4), 10);
+  CHECK_INT(lbox_utf8_repair(out, "a\xff\xc3\xa4", 4), 6);
+  CHECK(memcmp(out, "a\xef\xbf\xbd\xc3\xa4", 6) == 0);
+}
+
 static void test_base64_round_trip(void)
 {
   for (size_t n = 0; n < 200; n++) {
@@ -114,6 +123,7 @@ int main(void)
   test_random_bytes_differ();
   test_uuid_is_version_4();
   test_utf8();
+  test_utf8_repair();
   test_base64_round_trip();
   test_base64_text();
   return check_summary();
