@@ -48,12 +48,14 @@ local function admit(server, request)
   end
 end
 
+local NO_SPACE = { ENOSPC = true, EDQUOT = true }
+
 local function answer_error(server, request, err)
   local status, message = 500, "server error"
   if errors.is(err, "api") then
     status, message = err.status_code or 500, err.message
   elseif errors.is(err, "local") then
-    message = err.message
+    status, message = NO_SPACE[err.errno] and 507 or 500, err.message
   else
     server.log("error: " .. async.describe(err))
   end

@@ -242,8 +242,10 @@ local function take(pipe)
 end
 
 --- The next piece of output: "stdout" or "stderr" and bytes. nil at the end: the main process is gone
---- and what it had written is delivered; `result` says how it went.
+--- and what it had written is delivered; `result` says how it went. Others get their turn, however fast
+--- the command writes.
 function Process:read()
+  async.checkpoint()
   while true do
     for _, name in ipairs { "stdout", "stderr" } do
       local pipe = self.pipes[name]

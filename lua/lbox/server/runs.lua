@@ -3,6 +3,11 @@ local async = require "lbox.async"
 local core = require "lbox.core"
 local ids = require "lbox.server.ids"
 
+-- How much an agent says is kept, give or take an event.
+local MAX_OUTPUT = 1024 * 1024
+-- How long after a failure an end is recorded again.
+local RETRY_MS = 1000
+
 ---@class lbox.server.Run
 ---@field cancelled boolean|nil
 local Run = {}
@@ -27,7 +32,19 @@ function Run.begin(server, row, fields)
   return run
 end
 
---- Records the end. `fields` are columns of the store; `status` is one of them.
+--- Records the end, again and again when the disk is full: a run that has ended must not be left
+--- running.
+local function record_later(run, fields)
+  async.at(async.now() + RETRY_MS, function()
+    if run.server.store.closed or pcall(run.server.store.end_run, run.server.store, fields) then
+      return
+    end
+    record_later(run, fields)
+  end)
+end
+
+--- Records the end. `fields` are columns of the store; `status` is one of them. Raises when it cannot be
+--- recorded now; then it is as soon as it can.
 function Run:finish(fields)
   if self.ended then
     return
@@ -42,7 +59,11 @@ function Run:finish(fields)
   if live and live.runs then
     live.runs[self.id] = nil
   end
-  self.server.store:end_run(fields)
+  local ok, err = pcall(self.server.store.end_run, self.server.store, fields)
+  if not ok then
+    record_later(self, fields)
+    error(err, 0)
+  end
 end
 
 --- Stops the run's process and everything it started.
@@ -72,22 +93,32 @@ end
 Run.wire = wire
 
 --- Text that JSON can carry: bytes that are not UTF-8 become U+FFFD.
-function Run.text(bytes)
-  if core.is_utf8(bytes) then
-    return bytes
+Run.text = core.utf8_repair
+
+--- What an agent says, as much of it as the record keeps.
+---@class lbox.server.Output
+local Output = {}
+Output.__index = Output
+
+---@return lbox.server.Output
+function Run.output()
+  return setmetatable({ kept = 0, lost = 0 }, Output)
+end
+
+function Output:add(text)
+  if text == "" then
+    return
+  elseif self.kept < MAX_OUTPUT then
+    self.kept = self.kept + #text
+    self[#self + 1] = text
+  else
+    self.lost = self.lost + #text
   end
-  local out, at = {}, 1
-  while at <= #bytes do
-    local _, bad = utf8.len(bytes, at)
-    if not bad then
-      out[#out + 1] = bytes:sub(at)
-      break
-    end
-    out[#out + 1] = bytes:sub(at, bad - 1)
-    out[#out + 1] = "\u{FFFD}"
-    at = bad + 1
-  end
-  return table.concat(out)
+end
+
+function Output:text()
+  local text = table.concat(self)
+  return self.lost == 0 and text or ("%s\n[%d more bytes were not kept]"):format(text, self.lost)
 end
 
 return Run

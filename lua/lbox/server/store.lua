@@ -1,5 +1,6 @@
 --- What the server remembers: boxes and runs, in SQLite. A row is written before the answer that tells
 --- of it, so that a server killed at any moment has lost nothing it said.
+local errors = require "lbox.errors"
 local json = require "lbox.json"
 local sqlite = require "lbox.server.sqlite"
 
@@ -41,6 +42,15 @@ local SCHEMA = [[
 local Store = {}
 Store.__index = Store
 
+--- Changes the database. Raises kind `local` when that fails.
+local function write(db, sql, ...)
+  local ok, err = pcall(db.run, db, sql, ...)
+  if not ok then
+    errors.raise("local", "cannot write to the database: " .. err:gsub("^sqlite: ", ""),
+      { errno = err:find("disk is full", 1, true) and "ENOSPC" or nil })
+  end
+end
+
 --- Opens the database of a data directory. Runs that were going when the server ended are failed, and
 --- boxes paused: nothing of theirs is running now.
 function M.open(path)
@@ -60,6 +70,7 @@ function M.open(path)
 end
 
 function Store:close()
+  self.closed = true
   self.db:close()
 end
 
@@ -73,7 +84,7 @@ local function box_of(row)
 end
 
 function Store:add_box(box)
-  self.db:run("INSERT INTO boxes (id, name, status, uid, config, created_at, updated_at) "
+  write(self.db, "INSERT INTO boxes (id, name, status, uid, config, created_at, updated_at) "
     .. "VALUES (?, ?, ?, ?, ?, ?, ?)", box.id, box.name, box.status, box.uid, json.encode(box.config),
     box.created_at, box.updated_at)
 end
@@ -94,11 +105,11 @@ end
 
 function Store:set_box(id, field, value)
   assert(field == "status" or field == "session_id")
-  self.db:run(("UPDATE boxes SET %s = ?, updated_at = ? WHERE id = ?"):format(field), value, os.time(), id)
+  write(self.db, ("UPDATE boxes SET %s = ?, updated_at = ? WHERE id = ?"):format(field), value, os.time(), id)
 end
 
 function Store:remove_box(id)
-  self.db:run("DELETE FROM boxes WHERE id = ?", id)
+  write(self.db, "DELETE FROM boxes WHERE id = ?", id)
 end
 
 --- The lowest uid from `first` on that no box has.
@@ -116,7 +127,7 @@ end
 -- ------------------------------------------------------------------------------------- runs
 
 function Store:add_run(run)
-  self.db:run("INSERT INTO runs (id, box_id, type, status, prompt, model, created_at) "
+  write(self.db, "INSERT INTO runs (id, box_id, type, status, prompt, model, created_at) "
     .. "VALUES (?, ?, ?, 'running', ?, ?, ?)", run.id, run.box_id, run.type, run.prompt, run.model,
     run.created_at)
 end
@@ -138,13 +149,16 @@ function Store:end_run(run)
   end
   local n = #END_FIELDS
   values[n + 1], values[n + 2] = os.time(), run.id
-  self.db:run("UPDATE runs SET " .. table.concat(sets, ", ") .. ", completed_at = ? WHERE id = ?",
+  write(self.db, "UPDATE runs SET " .. table.concat(sets, ", ") .. ", completed_at = ? WHERE id = ?",
     table.unpack(values, 1, n + 2))
 end
 
---- Runs of a box, newest first.
-function Store:runs(box_id, limit)
-  return self.db:rows("SELECT * FROM runs WHERE box_id = ? ORDER BY number DESC LIMIT ?", box_id, limit)
+--- Runs of a box, newest first: at most `limit`, and no more than have `max_text` bytes of text.
+function Store:runs(box_id, limit, max_text)
+  return self.db:rows("SELECT * FROM runs WHERE number IN (SELECT number FROM (SELECT number, "
+    .. "sum(length(CAST(coalesce(prompt, '') || coalesce(output, '') || coalesce(error_message, '') AS BLOB))) "
+    .. "OVER (ORDER BY number DESC) AS text FROM runs WHERE box_id = ? ORDER BY number DESC LIMIT ?) "
+    .. "WHERE text <= ?) ORDER BY number DESC", box_id, limit, max_text)
 end
 
 function Store:run(box_id, id)

@@ -1,10 +1,14 @@
 --- The harness `custom`: a program in the box that writes box-sse-v1 events (box-api.md §4.10).
+local async = require "lbox.async"
 local core = require "lbox.core"
+local errors = require "lbox.errors"
 local json = require "lbox.json"
 
 local M = {}
 
 local STDERR_KEPT = 4096
+-- An event is taken apart as a whole, and others wait meanwhile.
+local MAX_EVENT = 1024 * 1024
 
 local function with_schema(prompt, schema)
   return prompt .. "\n\nAnswer with one JSON value that matches this JSON Schema, and nothing else:\n"
@@ -36,18 +40,23 @@ function M.command(config, ask)
   return argv, env
 end
 
---- Reads a running harness: calls `emit(event, data)` for each of its events, in order, and returns the
---- last line of what it wrote to stderr.
+--- Reads a running harness: calls `emit(event, data, text)` for each of its events, in order, and
+--- returns the last line of what it wrote to stderr. `text` is the data as JSON still: Lua cannot hold
+--- every number. An event without a plain name, or whose data is no JSON object, is passed over, as the
+--- clients do (box-sse-v1). Raises kind `run` when an event is too large.
 function M.read(process, emit)
-  local parser = core.sse_parser()
+  local parser = core.sse_parser(MAX_EVENT)
   local stderr = ""
   local function drain()
     local event, data = parser:next()
     while event do
-      local value = json.decode(data)
-      if type(value) == "table" then
-        emit(event, value)
+      local text = core.utf8_repair(data)
+      local value = json.decode(text)
+      if type(value) == "table" and core.is_utf8(event) and not event:find("%c") then
+        -- The decoder lets control characters by, which are not JSON.
+        emit(event, value, text:find("%c") and json.encode(value) or text)
       end
+      async.checkpoint()
       event, data = parser:next()
     end
   end
@@ -56,8 +65,7 @@ function M.read(process, emit)
       stderr = (stderr .. bytes):sub(-STDERR_KEPT)
     else
       if not parser:feed(bytes) then
-        process:kill()
-        return "an event was larger than 64 MiB"
+        errors.raise("run", ("the harness wrote an event of more than %d bytes"):format(MAX_EVENT))
       end
       drain()
     end

@@ -1,0 +1,147 @@
+--- An agent run from its harness's first word to its record. What the harness says goes to the client as
+--- it comes; how it ended is told when the harness has ended, for only then is it known.
+local custom = require "lbox.server.harness.custom"
+local errors = require "lbox.errors"
+local json = require "lbox.json"
+local runs = require "lbox.server.runs"
+
+local M = {}
+
+-- Of the server itself; a harness does not say them.
+local OURS = { run_start = true, stats = true }
+-- What a harness says last.
+local LAST = { done = true, error = true }
+-- What the agent answers with --session. It becomes an argument of the next run.
+local MAX_SESSION = 256
+
+---@class lbox.server.AgentRun
+---@field last { name: "done"|"error", data: table, text: string }|nil  how the harness says it ended
+local AgentRun = {}
+AgentRun.__index = AgentRun
+
+--- Something the harness says. What it says after its last word is dropped.
+function AgentRun:event(name, data, text)
+  if self.last or OURS[name] then
+    return
+  elseif LAST[name] then
+    self.last = { name = name, data = data, text = text }
+    return
+  elseif name == "text" and type(data.text) == "string" then
+    self.output:add(data.text)
+  end
+  self.send(name, text)
+end
+
+--- A session the next run can be given as an argument: nil when there is none, or none that can.
+local function session_id(value)
+  return type(value) == "string" and #value <= MAX_SESSION and value:match("^[^%-%c\128-\255][^%c\128-\255]*$")
+    or nil
+end
+
+--- The columns of the record that the harness's last word fills.
+local function usage(data)
+  local function number(name)
+    return type(data[name]) == "number" and data[name] or 0
+  end
+  return {
+    session_id = session_id(data.session_id),
+    input_tokens = math.floor(number("input_tokens")),
+    output_tokens = math.floor(number("output_tokens")),
+    cached_input_tokens = data.cached_input_tokens and math.floor(number("cached_input_tokens")),
+    cost_usd = number("total_cost_usd"),
+  }
+end
+
+local function tail(last_line)
+  return last_line and ": " .. runs.text(last_line) or ""
+end
+
+--- Why the run failed; nil when it did not.
+---@param command table
+---@param result table  of the process
+---@param last_line string|nil  of what it wrote to stderr
+function AgentRun:failure(command, result, last_line)
+  local last = self.last
+  if self.run.cancelled then
+    return "the run was cancelled"
+  elseif result.stopped then
+    return "the box was stopped"
+  elseif result.not_started == "directory" then
+    return ("folder %q: no such directory"):format(command.cwd)
+  elseif result.not_started then
+    return ("the harness %q cannot be started: is it in the box, and executable?"):format(command.argv[1])
+  elseif last and last.name == "error" then
+    return type(last.data.error) == "string" and last.data.error or "the agent reported an error"
+  elseif not last then
+    return ("the harness ended with exit code %d without saying that it was done%s"):format(result.exit_code,
+      tail(last_line))
+  elseif result.exit_code ~= 0 then
+    return ("the harness said that it was done and then ended with exit code %d%s"):format(result.exit_code,
+      tail(last_line))
+  end
+end
+
+--- Runs the harness in its box to its end. Returns why it failed.
+local function execute(self, server, row, command)
+  local ok, err = pcall(server.boxes.working, server.boxes, row, function(box)
+    local process = box:spawn(command)
+    self.run.process = process
+    if self.run.cancelled then
+      process:kill()
+    end
+    local read, last_line = pcall(custom.read, process, function(...)
+      self:event(...)
+    end)
+    if not read then
+      pcall(process.kill, process)
+      process:close()
+      error(last_line, 0)
+    end
+    return last_line
+  end)
+  if ok then
+    return self:failure(command, self.run.process.result, err)
+  elseif errors.is(err) then
+    return err.message
+  end
+  error(err, 0)
+end
+
+--- Runs an agent to its end and records it. `send(event, json)` hears of everything; it does not raise.
+---@param server table
+---@param row table  the box
+---@param run lbox.server.Run
+---@param command table
+---@param send fun(event: string, json: string)
+function M.execute(server, row, run, command, send)
+  local self = setmetatable({ run = run, send = send, output = runs.output() }, AgentRun)
+  local failure = execute(self, server, row, command)
+  local data = self.last and self.last.data or {}
+  local result = run.process and run.process.result or {}
+  local record = usage(data)
+  record.status = failure and "failed" or "completed"
+  record.error_message = failure
+  record.output = self.output:text()
+  if not failure and type(data.output) == "string" and data.output ~= "" then
+    record.output = data.output
+  end
+  record.cpu_ns, record.memory_peak_bytes = result.cpu_ns, result.memory_peak_bytes
+  -- Recorded before it is told.
+  run:finish(record)
+  if not failure and record.session_id then
+    server.store:set_box(row.id, "session_id", record.session_id)
+  elseif data.session_id and not record.session_id then
+    server.log(("run %s: the harness's session_id is not taken: 1 to %d printable ASCII characters"):format(
+      run.id, MAX_SESSION))
+  end
+  if not failure or (self.last and self.last.name == "error" and failure == data.error) then
+    send(self.last.name, self.last.text)
+  else
+    send("error", json.encode { error = failure })
+  end
+  if result.cpu_ns then
+    send("stats", json.encode { cpu_ns = result.cpu_ns, memory_peak_bytes = result.memory_peak_bytes })
+  end
+end
+
+return M
