@@ -131,8 +131,9 @@ static int l_set_nonblock(lua_State *L)
 static int l_open(lua_State *L)
 {
   static const char *const names[] = {"read", "write", "append", "rw", "new", NULL};
-  static const int flags[] = {O_RDONLY, O_WRONLY | O_CREAT | O_TRUNC, O_WRONLY | O_CREAT | O_APPEND,
-                              O_RDWR, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW};
+  static const int flags[] = {O_RDONLY, O_WRONLY | O_CREAT | O_TRUNC | O_NOFOLLOW,
+                              O_WRONLY | O_CREAT | O_APPEND | O_NOFOLLOW, O_RDWR,
+                              O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW};
   const char *path = luaL_checkstring(L, 1);
   int how = luaL_checkoption(L, 2, "read", names);
   return lbox__push_fd(
@@ -199,7 +200,7 @@ static int push_stat(lua_State *L, const struct stat *st)
                      : S_ISDIR(st->st_mode) ? "directory"
                      : S_ISLNK(st->st_mode) ? "symlink"
                                             : "other";
-  lua_createtable(L, 0, 6);
+  lua_createtable(L, 0, 7);
   lua_pushstring(L, type);
   lua_setfield(L, -2, "type");
   lua_pushinteger(L, (lua_Integer)st->st_size);
@@ -210,6 +211,8 @@ static int push_stat(lua_State *L, const struct stat *st)
   lua_setfield(L, -2, "uid");
   lua_pushinteger(L, (lua_Integer)st->st_mtime);
   lua_setfield(L, -2, "mtime");
+  lua_pushfstring(L, "%I:%I", (LUAI_UACINT)st->st_dev, (LUAI_UACINT)st->st_ino);
+  lua_setfield(L, -2, "id");
   return 1;
 }
 
@@ -224,7 +227,7 @@ static int l_fstat(lua_State *L)
 /* flock(path) -> fd that holds the lock until it is closed; EWOULDBLOCK when another has it */
 static int l_flock(lua_State *L)
 {
-  int fd = open(luaL_checkstring(L, 1), O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+  int fd = open(luaL_checkstring(L, 1), O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
   if (fd < 0)
     return lbox__fail(L);
   if (flock(fd, LOCK_EX | LOCK_NB) != 0) {

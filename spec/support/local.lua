@@ -43,7 +43,8 @@ function M.start(opts)
     end
     os.execute("sleep 0.05")
   end
-  self.key = slurp(self.dir .. "/data/key"):match("%S+")
+  local key = self.dir .. "/data/key"
+  self.key = slurp(key):match("%S+") or slurp("/proc/" .. self.pid .. "/root" .. key):match("%S+")
   assert(self.url and self.key, "the server did not start: " .. slurp(self.log))
   return self
 end
@@ -57,9 +58,10 @@ function M:client(more)
   return opts
 end
 
---- Ends the server with a signal (TERM) and waits until it is gone.
+--- Ends the server with a signal (TERM) and waits until it has ended; whoever is its parent by then may
+--- take long to notice.
 function M:kill(signal)
-  os.execute(("kill -%s %s 2>/dev/null; while kill -0 %s 2>/dev/null; do sleep 0.02; done"):format(
+  os.execute(("kill -%s %s 2>/dev/null; while [ -e /proc/%s/exe ]; do sleep 0.02; done"):format(
     signal or "TERM", self.pid, self.pid))
 end
 

@@ -113,9 +113,9 @@ end
 --- other finds it serving.
 local function detach(args)
   local dir = paths.data_dir(args.data)
-  local made, why = posix.mkdir(dir, posix.getuid() == 0 and 0x1c9 or 0x1c0)
-  if not made and not posix.lstat(dir) then
-    say(("lbox serve: cannot make %s: %s"):format(dir, why))
+  local made, err = pcall(require("lbox.server.data").make, dir)
+  if not made then
+    say("lbox serve: " .. (errors.is(err) and err.message or tostring(err)))
     return FAILED
   end
   local null = assert(posix.open("/dev/null", "rw"))

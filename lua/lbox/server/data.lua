@@ -15,6 +15,11 @@ local function check(ok, why, what)
   return ok
 end
 
+local function chmod(path, mode)
+  local ok, why = posix.chmod(path, mode)
+  check(ok, why, "cannot chmod " .. path)
+end
+
 local function make_dirs(path, mode)
   local at = ""
   for part in path:gmatch("[^/]+") do
@@ -28,18 +33,44 @@ local function make_dirs(path, mode)
   end
 end
 
+--- Raises unless `path` is what it should be, ours, and nobody else's to change: who could put something
+--- here would have the boxes, and as root the machine. What is not there is fine.
+---@param path string  a directory with "/." behind it may be a symlink
+---@param kind "file"|"directory"
+---@param others integer  the permissions that nobody else may have
+local function check_ours(path, kind, others)
+  local st, why, errno = posix.lstat(path)
+  local own, shown = posix.getuid(), path:gsub("/%.$", "")
+  if not st then
+    check(errno == "ENOENT", why, "cannot look at " .. shown)
+  elseif st.type ~= kind then
+    errors.raise("local", ("%s is a %s, not a %s"):format(shown, st.type, kind))
+  elseif st.uid ~= own then
+    errors.raise("local", ("%s belongs to user %d and not to %d, who runs this: use another data directory "
+      .. "(--data, LBOX_DATA)"):format(shown, st.uid, own))
+  elseif st.mode & others ~= 0 then
+    errors.raise("local", ("%s can be %s by others: if what it holds can be trusted, chmod go-rwx it"):format(
+      shown, st.mode & others & 0x12 ~= 0 and "changed" or "read"))
+  end
+end
+
+local WRITE, ANYTHING = 0x12, 0x3f -- 0022, 0077
+
 local function write_new(path, bytes, mode)
   local temporary = path .. ".new"
   posix.unlink(temporary)
-  local fd = check(posix.open(temporary, "new", mode))
+  local function done(ok, why)
+    return check(ok, why, "cannot write " .. temporary)
+  end
+  local fd = done(posix.open(temporary, "new", mode))
   local at = 1
   while at <= #bytes do
-    at = at + check(posix.write(fd, bytes, at))
+    at = at + done(posix.write(fd, bytes, at))
   end
-  check(posix.fsync(fd))
+  done(posix.fsync(fd))
   posix.close(fd)
-  check(posix.chmod(temporary, mode))
-  check(posix.rename(temporary, path))
+  done(posix.chmod(temporary, mode))
+  done(posix.rename(temporary, path))
 end
 
 local function read_file(path)
@@ -55,7 +86,7 @@ end
 --- so that a new build does not change what a running box has.
 local function install_programs(dir)
   make_dirs(dir, 0x1ed)
-  check(posix.chmod(dir, 0x1ed))
+  chmod(dir, 0x1ed)
   local init = program.init_program()
   if read_file(dir .. "/lbox-init") ~= init then
     write_new(dir .. "/lbox-init", init, 0x1ed)
@@ -69,9 +100,11 @@ end
 --- The API key for TCP clients: made at first start.
 local function read_key(path)
   local key = read_file(path)
-  if not key or not key:match("^box_%x+\n?$") then
+  if not key then
     key = "box_" .. core.random(24):gsub(".", function(c) return ("%02x"):format(c:byte()) end)
     write_new(path, key .. "\n", 0x180)
+  elseif not key:match("^box_" .. ("%x"):rep(48) .. "\n$") then
+    errors.raise("local", path .. " holds no key: remove it, and a new one is made")
   end
   return (key:gsub("%s+$", ""))
 end
@@ -79,44 +112,79 @@ end
 --- What boxes are given (their environment) is in the database: no other user reads it. SQLite gives
 --- its other files the same mode.
 local function close_database(path)
-  local fd = check(posix.open(path, "append", 0x180))
-  posix.close(fd)
-  check(posix.chmod(path, 0x180))
+  local fd, why = posix.open(path, "append", 0x180)
+  posix.close(check(fd, why, "cannot open " .. path))
+  chmod(path, 0x180)
 end
 
---- Takes the lock of a data directory: nil when another server has it.
-function M.lock(dir)
+--- Makes a data directory unless it is there. Raises kind `local` when that fails, or when somebody else
+--- could have put there what it holds.
+function M.make(dir)
   make_dirs(dir, 0x1c0)
-  return posix.flock(dir .. "/lock")
+  check_ours(dir .. "/.", "directory", WRITE)
+end
+
+--- Takes the lock of a data directory, which is made when it is not there: nil when another server has it.
+---@return integer|nil fd
+function M.lock(dir)
+  M.make(dir)
+  local fd, why, errno = posix.flock(dir .. "/lock")
+  if not fd and errno ~= "EAGAIN" then
+    check(fd, why, "cannot lock " .. dir .. "/lock")
+  end
+  return fd
+end
+
+--- Whether a lock is still the one of its data directory: not when that was removed.
+function M.is_locked(dir, lock)
+  local st = posix.lstat(dir .. "/lock")
+  return st ~= nil and st.id == posix.fstat(lock).id
+end
+
+--- Where the socket goes; its directory is made.
+local function place_socket(dir)
+  local socket, why = paths.socket(dir)
+  if socket and socket:sub(1, #dir) ~= dir then
+    local place = socket:match("^(.*)/")
+    local ok, err = pcall(make_dirs, place, 0x1c0)
+    if ok then
+      check_ours(place, "directory", WRITE)
+    else
+      socket, why = nil, err.message
+    end
+  end
+  return check(socket, why, ("%s is too long a path for a socket in it: use a shorter one (--data, LBOX_DATA)")
+    :format(dir))
 end
 
 --- Prepares a locked data directory.
 ---@return { dir: string, boxes: string, bin: string, etc: string, database: string, key: string,
 ---  key_file: string, socket: string }
 function M.open(dir)
+  local boxes, bin, etc = dir .. "/boxes", dir .. "/bin", dir .. "/etc"
+  for _, each in ipairs { boxes, bin, etc } do
+    check_ours(each, "directory", WRITE)
+  end
+  for _, name in ipairs { "key", "lbox.db", "lbox.db-wal", "lbox.db-shm", "server.log" } do
+    check_ours(dir .. "/" .. name, "file", ANYTHING)
+  end
   local as_root = posix.getuid() == 0
   -- Boxes of a server that runs as root have users of their own, who must get through to theirs.
-  check(posix.chmod(dir, as_root and 0x1c9 or 0x1c0))
-  local boxes = dir .. "/boxes"
+  chmod(dir, as_root and 0x1c9 or 0x1c0)
   make_dirs(boxes, 0x1c0)
-  check(posix.chmod(boxes, as_root and 0x1c9 or 0x1c0))
-  install_programs(dir .. "/bin")
-  sandbox.create_etc(dir .. "/etc")
+  chmod(boxes, as_root and 0x1c9 or 0x1c0)
+  install_programs(bin)
+  sandbox.create_etc(etc)
   close_database(dir .. "/lbox.db")
-  local socket, why = paths.socket(dir)
-  check(socket, why, "no place for the socket")
-  if socket:sub(1, #dir) ~= dir then
-    make_dirs(socket:match("^(.*)/"), 0x1c0)
-  end
   return {
     dir = dir,
     boxes = boxes,
-    bin = dir .. "/bin",
-    etc = dir .. "/etc",
+    bin = bin,
+    etc = etc,
     database = dir .. "/lbox.db",
     key_file = dir .. "/key",
     key = read_key(dir .. "/key"),
-    socket = socket,
+    socket = place_socket(dir),
   }
 end
 
