@@ -25,9 +25,9 @@ local ETC = {
 -- Small files of the host's /etc that say nothing about the host.
 local COPIED = { "mime.types", "protocols", "services" }
 
-local function check(what, ok, why)
+local function check(what, ok, why, errno)
   if not ok then
-    errors.raise("local", ("%s: %s"):format(what, tostring(why)))
+    errors.raise("local", ("%s: %s"):format(what, tostring(why)), { errno = errno })
   end
   return ok
 end
@@ -58,8 +58,7 @@ function M.repair(root)
   local links, host_dirs = bubblewrap.host_layout()
   local dirs = table.move(bubblewrap.MOUNTED, 1, #bubblewrap.MOUNTED, 1, {})
   table.move(host_dirs, 1, #host_dirs, #dirs + 1, dirs)
-  local ok, why = posix.mount_points(root, dirs, links)
-  check("the box's directory cannot be put in order", ok, why)
+  check("the box's directory cannot be put in order", posix.mount_points(root, dirs, links))
   return host_dirs
 end
 

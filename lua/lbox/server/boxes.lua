@@ -21,7 +21,8 @@ Boxes.__index = Boxes
 --- The boxes of a server.
 ---@param server table  data, store, scope, log
 function Boxes.new(server)
-  return setmetatable({ server = server, store = server.store, data = server.data, live = {} }, Boxes)
+  return setmetatable({ server = server, store = server.store, data = server.data, live = {}, removing = {} },
+    Boxes)
 end
 
 --- What is known of a box while the server runs: its sandbox, what is active in it.
@@ -38,6 +39,10 @@ local function refuse(status, message)
   errors.raise("api", message, { status_code = status })
 end
 
+-- A directory is a box's while it has the box's id for its name. Before and after it has one of these
+-- in front, by which it is known for rubbish whenever the server was killed.
+local NEW, DELETED = ".new-", ".deleted-"
+
 local function directory(self, id)
   return self.data.boxes .. "/" .. id
 end
@@ -45,43 +50,102 @@ end
 --- A box's directory holds its lock and its root. The box's own user, when it has one, gets through to
 --- the root; nobody else does.
 local function make_directory(dir, uid)
-  local made, why = posix.mkdir(dir, 0x1c0)
-  if not made then
-    errors.raise("local", ("cannot make %s: %s"):format(dir, why))
+  local function check(ok, why, errno)
+    if not ok then
+      errors.raise("local", ("cannot make %s: %s"):format(dir, why), { errno = errno })
+    end
   end
+  check(posix.mkdir(dir, 0x1c0))
   if uid then
-    assert(posix.lchown(dir, 0, uid))
-    assert(posix.chmod(dir, 0x1c8)) -- 0710
+    check(posix.lchown(dir, 0, uid))
+    check(posix.chmod(dir, 0x1c8)) -- 0710
   end
   sandbox.create_root(dir .. "/root", uid)
+end
+
+--- Removes the files of a box in which nothing runs any more.
+local function remove_files(self, dir)
+  local root = dir .. "/root"
+  local st = posix.lstat(root)
+  if st then
+    local uid = posix.getuid() == 0 and st.uid or nil
+    if uid and uid < FIRST_UID and not dir:find("/" .. NEW, 1, true) then
+      errors.raise("local", ("%s belongs to user %d and to no box"):format(root, uid))
+    end
+    sandbox.empty_root(root, uid, self.data.bin)
+    assert(posix.rmdir(root))
+  end
+end
+
+--- The same with its directory.
+local function remove_directory(self, dir)
+  remove_files(self, dir)
+  posix.unlink(dir .. "/lock")
+  assert(posix.rmdir(dir))
+end
+
+--- All that beside whatever else goes on; what cannot be removed is removed at the next start. Until it
+--- is gone no new box gets its uid.
+local function remove_later(self, dir)
+  if not posix.lstat(dir) then
+    return
+  end
+  local st = posix.lstat(dir .. "/root")
+  local removing = self.removing
+  if st then
+    removing[st.uid] = (removing[st.uid] or 0) + 1
+  end
+  self.server.scope:spawn(function()
+    local ok, err = pcall(remove_directory, self, dir)
+    if not ok then
+      self.server.log(("cannot remove %s: %s"):format(dir, tostring(err)))
+    elseif st then
+      removing[st.uid] = removing[st.uid] > 1 and removing[st.uid] - 1 or nil
+    end
+  end)
+end
+
+local function free_uid(self)
+  local uid = FIRST_UID - 1
+  repeat
+    uid = self.store:free_uid(uid + 1)
+  until not self.removing[uid]
+  return uid
 end
 
 --- Creates a box from a checked create request.
 ---@param config table
 ---@return table row
 function Boxes:create(config)
-  if config.name and self.store:box(config.name) then
-    refuse(409, ("there is a box named %q already"):format(config.name))
-  end
   local found = not self.probed and sandbox.probe()
   if found and not found.ok then
     local problem = found.problems[1]
     refuse(503, ("local boxes do not work on this machine: %s; fix: %s"):format(problem.cause, problem.fix))
   end
   self.probed = true
+  if config.name and self.store:box(config.name) then
+    refuse(409, ("there is a box named %q already"):format(config.name))
+  end
 
   local id
   repeat
     id = ids.box()
   until not self.store:box(id) and not posix.lstat(directory(self, id))
-  local uid = posix.getuid() == 0 and self.store:free_uid(FIRST_UID) or nil
+  local uid = posix.getuid() == 0 and free_uid(self) or nil
   local row = { id = id, name = config.name, status = "idle", uid = uid, config = config,
     created_at = os.time(), updated_at = os.time() }
-  -- The row first: a directory without one would be nobody's, and its uid given out again.
-  self.store:add_box(row)
-  local ok, err = pcall(make_directory, directory(self, id), uid)
+  local dir, new = directory(self, id), directory(self, NEW .. id)
+  local ok, err = pcall(function()
+    make_directory(new, uid)
+    self.store:add_box(row)
+    local named, why = posix.rename(new, dir)
+    if not named then
+      self.store:remove_box(id)
+      errors.raise("local", ("cannot make %s: %s"):format(dir, why))
+    end
+  end)
   if not ok then
-    self.store:remove_box(id)
+    remove_later(self, new)
     error(err, 0)
   end
   -- The sandbox starts beside the answer, so that the first command finds it up.
@@ -138,12 +202,11 @@ function Boxes:sandbox(row)
   if not ok then
     error(result, 0)
   end
-  if live.deleting then
-    result:close()
-    refuse(404, ("box %q not found"):format(row.id))
-  end
   live.sandbox = result
   self.server.scope:spawn(function() result:run() end)
+  if live.deleting then
+    refuse(404, ("box %q not found"):format(row.id)) -- whoever deletes it ends the sandbox
+  end
   if row.status ~= "idle" then
     self.store:set_box(row.id, "status", "idle")
     row.status = "idle"
@@ -174,29 +237,6 @@ local function end_sandbox(live)
   end
 end
 
---- Removes the directory of a box in which nothing runs any more.
-local function remove_directory(self, dir)
-  local root = dir .. "/root"
-  local st = posix.lstat(root)
-  if st then
-    local owner = posix.getuid() == 0 and st.uid or nil
-    sandbox.empty_root(root, owner, self.data.bin)
-    assert(posix.rmdir(root))
-  end
-  posix.unlink(dir .. "/lock")
-  assert(posix.rmdir(dir))
-end
-
---- The same beside whatever else goes on; what cannot be removed is removed at the next start.
-local function remove_later(self, dir)
-  self.server.scope:spawn(function()
-    local ok, err = pcall(remove_directory, self, dir)
-    if not ok then
-      self.server.log(("cannot remove %s: %s"):format(dir, tostring(err)))
-    end
-  end)
-end
-
 --- Deletes a box for good: its processes, its row and its files.
 function Boxes:delete(row)
   local live = live_of(self, row.id)
@@ -207,22 +247,54 @@ function Boxes:delete(row)
   for _, run in pairs(live.runs or {}) do
     run:cancel()
   end
-  end_sandbox(live)
-  local dir = directory(self, row.id)
-  -- Renamed first: what a kill leaves behind is then known for rubbish at the next start.
-  local gone = self.data.boxes .. "/.deleted-" .. row.id
-  if posix.rename(dir, gone) then
-    remove_later(self, gone)
+  if live.starting then
+    local op = async.op()
+    table.insert(live.starting, op)
+    async.wait(op)
   end
-  self.store:remove_box(row.id)
+  end_sandbox(live)
+  local dir, rubbish = directory(self, row.id), directory(self, DELETED .. row.id)
+  local ok, err = pcall(function()
+    local moved, why, errno = posix.rename(dir, rubbish)
+    if not moved and errno ~= "ENOENT" then
+      errors.raise("local", ("cannot move %s: %s"):format(dir, why))
+    end
+    local removed, failure = pcall(self.store.remove_box, self.store, row.id)
+    if not removed then
+      -- Its files may be what fills the disk.
+      remove_files(self, rubbish)
+      self.store:remove_box(row.id)
+      self.server.log(("the box %s is deleted, though at first: %s"):format(row.id, tostring(failure)))
+    end
+  end)
+  if not ok then
+    live.deleting = nil
+    error(err, 0)
+  end
   self.live[row.id] = nil
+  remove_later(self, rubbish)
 end
 
---- Removes what a killed server left half deleted.
+--- Puts in order what a killed server left behind: boxes half made or half deleted.
 function Boxes:sweep()
+  for _, row in ipairs(self.store:boxes()) do
+    local there = posix.lstat(directory(self, row.id))
+    if not there and (posix.lstat(directory(self, NEW .. row.id)) or posix.lstat(directory(self, DELETED .. row.id)))
+    then
+      self.store:remove_box(row.id)
+    elseif not there then
+      self.server.log(("the files of the box %s are not there"):format(row.id))
+    end
+  end
   for _, name in ipairs(posix.listdir(self.data.boxes) or {}) do
-    if name:match("^%.deleted%-") or not (name:match("^%.") or self.store:box(name)) then
-      remove_later(self, self.data.boxes .. "/" .. name)
+    local path = directory(self, name)
+    local st = posix.lstat(path)
+    if not st or st.type ~= "directory" or st.uid ~= posix.getuid() then
+      self.server.log(path .. " is not the server's and is left alone")
+    elseif name:sub(1, #NEW) == NEW or name:sub(1, #DELETED) == DELETED then
+      remove_later(self, path)
+    elseif not self.store:box(name) then
+      self.server.log(path .. " is of no box that is known, and is left alone")
     end
   end
 end

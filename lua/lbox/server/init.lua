@@ -93,8 +93,9 @@ local function connections(server)
   return n
 end
 
---- Waits for a signal or, on demand, until nobody needs the server any more.
-local function wait_for_end(server, signals, on_demand)
+--- Waits for a signal or, on demand, until nobody needs the server any more: no client for a while, or
+--- the data directory is gone.
+local function wait_for_end(server, signals, lock, on_demand)
   local watch = async.fd(signals)
   local stop = server.stop
   async.source(watch.id, function()
@@ -109,6 +110,10 @@ local function wait_for_end(server, signals, on_demand)
   while not stop.settled do
     if connections(server) > 0 or server.boxes:busy() then
       left_at = async.now()
+    end
+    if not data.is_locked(server.data.dir, lock) then
+      server.log("the data directory is gone: the server ends")
+      return
     elseif async.now() - left_at >= LINGER_MS then
       return
     end
@@ -124,6 +129,7 @@ local function listen(server, opts)
   if not fd then
     errors.raise("local", ("cannot listen on %s: %s"):format(server.data.socket, why))
   end
+  server.socket_id = posix.lstat(server.data.socket).id
   local fds = { fd }
   -- Any local user may knock when it runs as root; who it is decides (admit).
   if opts.listen then
@@ -171,9 +177,12 @@ function M.serve(opts)
     end
     opts.ready { data = opts.data, socket = server.data.socket, url = server.url,
       key = server.data.key, key_file = server.data.key_file }
-    wait_for_end(server, signals, opts.on_demand)
+    wait_for_end(server, signals, lock, opts.on_demand)
     -- No new clients from here on; what a box was doing is failed at the next start.
-    posix.unlink(server.data.socket)
+    local st = posix.lstat(server.data.socket)
+    if st and st.id == server.socket_id then
+      posix.unlink(server.data.socket)
+    end
     for _, each in ipairs(server.listeners) do
       each:stop()
     end
