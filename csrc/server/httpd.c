@@ -126,9 +126,14 @@ struct httpd *lbox__httpd_new(struct lbox_engine *e, int fd, const struct httpd_
   }
   h->refs = 1;
   h->limits = *limits;
+  h->limits.key = limits->key ? strdup(limits->key) : NULL;
   h->engine = lbox_engine_ref(e);
   h->ready.id = lbox_engine_next_id(e);
   h->tick_fd = timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK);
+  if (limits->key && !h->limits.key) {
+    close(fd);
+    goto fail;
+  }
   if (h->tick_fd < 0 || fcntl(fd, F_SETFL, O_NONBLOCK) != 0) {
     err->rc = LBOX_ESYS;
     close(fd);
@@ -158,6 +163,7 @@ void lbox__httpd_unref(struct httpd *h)
     return;
   lbox_engine_unpost(h->engine, &h->ready);
   lbox_engine_unref(h->engine);
+  free((char *)h->limits.key);
   free(h);
 }
 

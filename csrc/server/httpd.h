@@ -26,6 +26,7 @@ enum {
 };
 
 struct httpd_limits {
+  const char *key;      /* who lacks this X-Box-Api-Key gets no memory for a body; NULL: all do */
   size_t max_body;      /* of one request */
   size_t max_buffered;  /* of all request bodies that Lua has not taken */
   unsigned connections; /* open at once; more wait in the kernel */
@@ -38,7 +39,7 @@ struct httpd {
   int refs;
   struct lbox_engine *engine; /* a reference */
   struct MHD_Daemon *daemon;  /* NULL once stopped */
-  struct httpd_limits limits;
+  struct httpd_limits limits; /* its key owned */
   struct lbox_watch *activity, *tick;
   int tick_fd;
   bool ticking, running, stopping;
@@ -92,6 +93,7 @@ struct httpd_request {
   size_t reserved;         /* bytes of the body counted in the server's `buffered` */
   size_t discarded;        /* bytes of a refused body that were read */
   unsigned refusal;        /* status this request gets for its body, 0: none */
+  bool stranger;           /* comes without the key, and its body is thrown away */
   struct lbox_ready ready; /* posted: room in `out`, or the client is gone */
   bool held, begun, queued, suspended;
   bool answered;   /* a response is queued at libmicrohttpd */

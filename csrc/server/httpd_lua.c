@@ -51,8 +51,9 @@ static int64_t check_option(lua_State *L, const char *name, int64_t fallback, in
   return (int64_t)value;
 }
 
-/* new(engine, { fd = listening socket, max_body, max_buffered = bytes, connection_limit,
-   waiting_limit, idle_timeout, write_timeout = ms }) -> server */
+/* new(engine, { fd = listening socket, key = string, max_body, max_buffered = bytes,
+   connection_limit, waiting_limit, idle_timeout, write_timeout = ms }) -> server. Who lacks the key
+   is handed out all the same, but without the body. */
 static int l_new(lua_State *L)
 {
   enum { MAX_MS = 1000000000 };
@@ -67,6 +68,8 @@ static int l_new(lua_State *L)
   limits.waiting = (unsigned)check_option(L, "waiting_limit", 256, 100000);
   limits.idle_us = 1000 * check_option(L, "idle_timeout", 75000, MAX_MS);
   limits.write_us = 1000 * check_option(L, "write_timeout", 30000, MAX_MS);
+  lua_getfield(L, 2, "key");
+  limits.key = luaL_optstring(L, -1, NULL);
   struct lbox_err err;
   struct server_object *object = lbox__new_object(L, SERVER_TYPE, sizeof *object);
   object->server = lbox__httpd_new(e, (int)fd, &limits, &err);

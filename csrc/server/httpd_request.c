@@ -13,6 +13,8 @@
 #include <string.h>
 #include <strings.h>
 
+#include <nettle/memops.h>
+
 enum {
   MAX_METHOD = 16,
   MAX_HEAD = 64 * 1024,             /* more than fits into a connection's memory */
@@ -212,6 +214,12 @@ static bool reserve(struct httpd_request *r, size_t n)
   return true;
 }
 
+static bool has_key(const struct httpd_request *r)
+{
+  const char *key = r->server->limits.key, *given = lbox__request_header(r, "X-Box-Api-Key");
+  return !key || (given && strlen(given) == strlen(key) && memeql_sec(given, key, strlen(key)));
+}
+
 /* Called when the head is complete: the request is refused, or its body is read. */
 static enum MHD_Result begin(struct httpd_request *r, const char *method, const char *version)
 {
@@ -238,7 +246,9 @@ static enum MHD_Result begin(struct httpd_request *r, const char *method, const 
   /* libmicrohttpd has checked that it is a number. */
   unsigned long long length = reader.length ? strtoull(reader.length, NULL, 10) : 0;
   /* A client that is still sending would lose the answer in the reset that follows it. */
-  if (!reserve(r, length > SIZE_MAX ? SIZE_MAX : (size_t)length) && length > MAX_DISCARD)
+  r->stranger = !has_key(r);
+  bool may_send = r->stranger || reserve(r, length > SIZE_MAX ? SIZE_MAX : (size_t)length);
+  if (!may_send && length > MAX_DISCARD)
     return refuse_body(r);
   lbox__peer_enter(r->peer, PHASE_BODY);
   return MHD_YES;
@@ -250,9 +260,9 @@ static enum MHD_Result receive(struct httpd_request *r, const char *bytes, size_
 {
   lbox__peer_moved(r->peer, n);
   size_t len = lbox_buf_len(&r->body);
-  if (!r->refusal && reserve(r, len + n) && lbox_buf_append(&r->body, bytes, n))
+  if (!r->stranger && !r->refusal && reserve(r, len + n) && lbox_buf_append(&r->body, bytes, n))
     return MHD_YES;
-  if (!r->refusal)
+  if (!r->stranger && !r->refusal)
     r->refusal = MHD_HTTP_SERVICE_UNAVAILABLE;
   /* libmicrohttpd can answer only after the body: it is read to its end, within reason. */
   lbox__request_free_body(r);

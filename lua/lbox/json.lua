@@ -146,15 +146,15 @@ function M.decode_text(text)
   return get_decoder().decode(text)
 end
 
---- Takes every `json.null` out of a decoded value: for fields that are either there or not.
+--- Takes every `json.null` out of the objects of a decoded value: for fields that are either there or not.
 function M.strip_nulls(value)
   if type(value) == "table" then
     local null = M.null
     for key, item in pairs(value) do
-      if item == null then
-        value[key] = nil
-      else
+      if item ~= null then
         M.strip_nulls(item)
+      elseif type(key) == "string" then
+        value[key] = nil
       end
     end
   end

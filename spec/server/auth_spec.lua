@@ -38,6 +38,21 @@ describe("the server's door", function()
 
   it("refuses a Host that is not it", function()
     assert.are.equal(403, (ask(keyed("-H 'Host: evil.example'"))))
+    -- An address is no name that DNS could lead here.
+    assert.are.equal(200, (ask(keyed("-H 'Host: 192.0.2.7:80'"))))
+    assert.are.equal(200, (ask(keyed("-H 'Host: [2001:db8::7]'"))))
+  end)
+
+  it("keeps no memory for the body of who has no key", function()
+    local big = server.dir .. "/big"
+    support.sh("truncate -s 67108864 " .. big)
+    for _ = 1, 8 do
+      support.sh(("curl -s -m 3 --limit-rate 2000 -H 'Expect:' -H 'X-Box-Api-Key: box_wrong' -T %s %s/v2/box &"):format(
+        big, server.url))
+    end
+    support.sh("sleep 0.3")
+    assert.are.equal(400, (ask(keyed("-X POST -d '{\"labels\":5}'"))))
+    assert.are.equal(401, (ask("-X POST -d '{}'")))
   end)
 
   it("needs no key on its socket", function()
@@ -54,7 +69,16 @@ describe("the server's door", function()
     assert.are.equal(404, (ask(keyed(), "/nope")))
     assert.are.equal(405, (ask(keyed("-X PATCH"))))
     assert.are.equal(400, (ask(keyed("-X DELETE -d '{\"ids\":[]}'"))))
-    assert.are.equal(400, (ask(keyed("-X POST -d '{\"labels\":5}'"))))
+    for _, wrong in ipairs { '{"labels":5}', '{"labels":["a",null]}', '{"labels":["a\\u0000"]}', "[]", '["a"]',
+      '{"name":"\255"}', '{"ttl":1e999}', '{"env_vars":{"A":5}}', '{"env_vars":{"A=":"b"}}',
+      '{"network_policy":{"mode":{}}}', '{"env_vars":{"A":"' .. ("x"):rep(130000) .. '"}}' } do
+      local file = assert(io.open(server.dir .. "/body", "wb"))
+      file:write(wrong)
+      file:close()
+      status, body = ask(keyed("-X POST --data-binary @" .. server.dir .. "/body"))
+      assert.are.equal(400, status, wrong:sub(1, 80))
+      assert.not_matches("table: 0x", body)
+    end
     assert.are.equal(501, (ask(keyed("-X POST -d '{\"agent\":\"claude-code\",\"model\":\"m\"}'"))))
     status, body = ask(keyed("-X POST"), "/v2/box/x/snapshots")
     assert.are.equal(501, status)

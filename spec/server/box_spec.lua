@@ -35,6 +35,26 @@ describe("a local box", function()
     assert.are.equal("ok\n", box.exec:command("echo ok; echo noise >&2").result)
   end)
 
+  it("says why a command cannot be started, as a shell does", function()
+    box.files:write { path = "/home/boxuser/plain", content = "no program" }
+    local function start(words, folder)
+      local body = server.dir .. "/body"
+      local file = assert(io.open(body, "w"))
+      file:write(require("lbox.json").encode { command = words, folder = folder })
+      file:close()
+      return (support.sh(("curl -sN -w '%%{http_code}' -H 'X-Box-Api-Key: %s' -d @%s %s/v2/box/%s/exec"):format(
+        server.key, body, server.url, box.id)))
+    end
+    assert.matches('"error":"no%-such: command not found\\n","exit_code":127', start { "no-such" })
+    assert.matches('"error":"\\/home\\/boxuser\\/plain: Permission denied\\n","exit_code":126',
+      start { "/home/boxuser/plain" })
+    assert.matches("Argument list too long.*200$", start { "echo", ("x"):rep(200000) })
+    assert.matches("the command is larger than .*413$", start { "echo", ("x"):rep(3000000) })
+    assert.matches("must not contain a NUL.*400$", start { "echo", "a\0b" })
+    assert.matches("no such directory.*400$", start({ "true" }, "/nowhere"))
+    assert.matches("Not a directory.*400$", start({ "true" }, "/home/boxuser/plain"))
+  end)
+
   it("streams output as it comes, with the exit last", function()
     local started, times, text, last = lbox.now(), {}, "", nil
     local stream = box.exec:stream("for i in 1 2 3; do echo $i; sleep 0.2; done; exit 4")

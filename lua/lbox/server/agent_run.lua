@@ -57,19 +57,16 @@ local function tail(last_line)
 end
 
 --- Why the run failed; nil when it did not.
----@param command table
 ---@param result table  of the process
 ---@param last_line string|nil  of what it wrote to stderr
-function AgentRun:failure(command, result, last_line)
+function AgentRun:failure(result, last_line)
   local last = self.last
   if self.run.cancelled then
     return "the run was cancelled"
   elseif result.stopped then
     return "the box was stopped"
-  elseif result.not_started == "directory" then
-    return ("folder %q: no such directory"):format(command.cwd)
   elseif result.not_started then
-    return ("the harness %q cannot be started: is it in the box, and executable?"):format(command.argv[1])
+    return "the harness cannot be started: " .. self.run.process:refusal()
   elseif last and last.name == "error" then
     return type(last.data.error) == "string" and last.data.error or "the agent reported an error"
   elseif not last then
@@ -100,7 +97,7 @@ local function execute(self, server, row, command)
     return last_line
   end)
   if ok then
-    return self:failure(command, self.run.process.result, err)
+    return self:failure(self.run.process.result, err)
   elseif errors.is(err) then
     return err.message
   end

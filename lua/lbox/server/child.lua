@@ -8,7 +8,7 @@ local M = {}
 local OUTPUT_MAX = 64 * 1024
 local CHUNK = 16 * 1024
 
----@class lbox.server.Process
+---@class lbox.server.Child
 ---@field pid integer
 ---@field status { exit_code: integer|nil, signal: integer|nil, cpu_ns: integer,
 ---  memory_peak_bytes: integer }|nil  once it has ended
@@ -26,7 +26,7 @@ local function ended(process, status)
 end
 
 --- Starts a program; `spec` is that of posix.spawn. Raises an error of kind `local` when it cannot.
----@return lbox.server.Process
+---@return lbox.server.Child
 function M.spawn(spec)
   local pid, pidfd, name = posix.spawn(spec)
   if not pid then

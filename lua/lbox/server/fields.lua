@@ -1,5 +1,6 @@
 --- Checks of what clients send. What is wrong is answered with 400 and a sentence that names it.
 local errors = require "lbox.errors"
+local json = require "lbox.json"
 
 local M = {}
 
@@ -7,17 +8,14 @@ local function refuse(message)
   errors.raise("api", message, { status_code = 400 })
 end
 
-local function is_list(value)
-  return type(value) == "table" and (next(value) == nil or #value > 0)
-end
-
 local CHECKS = {
   string = function(v) return type(v) == "string" end,
+  text = function(v) return type(v) == "string" end, -- NULs and all
   boolean = function(v) return type(v) == "boolean" end,
   number = function(v) return type(v) == "number" end,
-  object = function(v) return type(v) == "table" and #v == 0 end,
+  object = function(v) return type(v) == "table" and #v == 0 and not json.is_array(v) end,
   strings = function(v)
-    if not is_list(v) then
+    if type(v) ~= "table" or (next(v) ~= nil and #v == 0) then
       return false
     end
     for _, item in ipairs(v) do
@@ -28,7 +26,7 @@ local CHECKS = {
     return true
   end,
 }
-local SHOWN = { strings = "a list of strings", object = "an object" }
+local SHOWN = { text = "a string", strings = "a list of strings", object = "an object" }
 
 --- Checks a body against `{ name = "string"… }`; a `!` at the end of a type makes the field required.
 --- Fields not named there are ignored: clients are newer or older than this server.
@@ -42,8 +40,12 @@ function M.check(body, spec)
       end
     elseif not CHECKS[kind](value) then
       refuse(("the field %q must be %s"):format(name, SHOWN[kind] or "a " .. kind))
-    elseif kind == "string" and value:find("\0", 1, true) then
-      refuse(("the field %q must not contain a NUL"):format(name))
+    elseif kind == "string" or kind == "strings" then
+      for _, text in ipairs(kind == "string" and { value } or value) do
+        if text:find("\0", 1, true) then
+          refuse(("the field %q must not contain a NUL"):format(name))
+        end
+      end
     end
   end
   return body

@@ -27,7 +27,12 @@ local function same(a, b)
   return difference == 0
 end
 
-local LOOPBACK = { ["127.0.0.1"] = true, ["localhost"] = true, ["[::1]"] = true }
+--- Whether a Host names this server: as an address, which no DNS made of another name, or as it was told
+--- to listen.
+local function is_own_host(server, host)
+  return host == "localhost" or host == server.listen_host or host:match("^%d+%.%d+%.%d+%.%d+$")
+    or host:match("^%[[%x:.]+%]$")
+end
 
 --- Raises unless the request may be answered.
 local function admit(server, request)
@@ -40,7 +45,7 @@ local function admit(server, request)
   end
   -- A page in a browser can be made to ask here by DNS; it cannot change the Host it asks for.
   local host = (request:header("Host") or ""):gsub(":%d+$", ""):lower()
-  if not LOOPBACK[host] and host ~= server.listen_host then
+  if not is_own_host(server, host) then
     errors.raise("api", "the Host of the request is not this server", { status_code = 403 })
   end
   if not same(request:header("X-Box-Api-Key"), server.data.key) then
@@ -130,7 +135,7 @@ local function listen(server, opts)
     errors.raise("local", ("cannot listen on %s: %s"):format(server.data.socket, why))
   end
   server.socket_id = posix.lstat(server.data.socket).id
-  local fds = { fd }
+  local sockets = { { fd = fd } }
   -- Any local user may knock when it runs as root; who it is decides (admit).
   if opts.listen then
     local host, port = opts.listen:match("^%[?([^%]]*)%]?:(%d+)$")
@@ -141,15 +146,15 @@ local function listen(server, opts)
     if not tcp then
       errors.raise("local", ("cannot listen on %s: %s"):format(opts.listen, bound))
     end
-    fds[2] = tcp
-    server.listen_host = host
+    sockets[2] = { fd = tcp, key = server.data.key }
+    server.listen_host = host:lower()
     server.url = ("http://%s:%d"):format(host:find(":") and "[" .. host .. "]" or host, bound)
-    if not LOOPBACK[host] and host ~= "::1" then
+    if host ~= "localhost" and host ~= "::1" and not host:match("^127%.") then
       server.log(("warning: %s can be reached from other machines; whoever has the key has these boxes")
         :format(opts.listen))
     end
   end
-  return fds
+  return sockets
 end
 
 --- Serves until a signal or the exit rules end it.
@@ -169,9 +174,9 @@ function M.serve(opts)
     server.boxes = Boxes.new(server)
     server.boxes:sweep()
     local routes = router.new()
-    for _, fd in ipairs(listen(server, opts)) do
+    for _, socket in ipairs(listen(server, opts)) do
       server.listeners[#server.listeners + 1] = listener.new {
-        fd = fd, max_body = MAX_BODY, scope = scope,
+        fd = socket.fd, key = socket.key, max_body = MAX_BODY, scope = scope,
         handler = function(request) handle(server, routes, request) end,
       }
     end

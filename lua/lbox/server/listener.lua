@@ -1,6 +1,7 @@
 --- HTTP requests for the server's handlers: one task each, answers as JSON or as streams with
 --- back-pressure.
 local async = require "lbox.async"
+local core = require "lbox.core"
 local errors = require "lbox.errors"
 local httpd = require "lbox.server.httpd"
 local json = require "lbox.json"
@@ -91,7 +92,9 @@ function Request:json()
   local value, why = json.decode(body)
   if why then
     errors.raise("api", "the request body is not JSON: " .. why, { status_code = 400 })
-  elseif type(value) ~= "table" then
+  elseif not core.is_utf8(body) then
+    errors.raise("api", "the request body is not UTF-8", { status_code = 400 })
+  elseif type(value) ~= "table" or json.is_array(value) or #value > 0 then
     errors.raise("api", "the request body must be a JSON object", { status_code = 400 })
   end
   return json.strip_nulls(value)
@@ -253,10 +256,11 @@ end
 
 --- Serves `handler(request)`, each in a task of `scope` (or of nobody's). The handler answers; its
 --- errors are its own. The listener stops, at the latest, when the current scope is left.
----@param opts { fd: integer, max_body: integer|nil, scope: lbox.async.Scope|nil,
+---@param opts { fd: integer, key: string|nil, max_body: integer|nil, scope: lbox.async.Scope|nil,
 ---  handler: fun(request: lbox.server.Request), connection_limit: integer|nil,
 ---  waiting_limit: integer|nil, idle_timeout: number|nil, write_timeout: number|nil }  fd: a listening
----  socket, the listener's from here on; times in ms
+---  socket, the listener's from here on; key: of whom lacks this X-Box-Api-Key the body is thrown away;
+---  times in ms
 ---@return lbox.server.Listener
 function M.new(opts)
   local server = httpd.new(async.engine(), opts)

@@ -112,7 +112,7 @@ function M.start(sandbox, command)
   end
   fds:close { [out_read] = true, [status_read] = true, [err_read or out_read] = true }
   local self = setmetatable({
-    sandbox = sandbox, keeper = keeper, pipes = {}, status = "", killed = false,
+    sandbox = sandbox, keeper = keeper, program = command.argv[1], cwd = command.cwd, pipes = {}, status = "",
   }, Process)
   open_pipe(self, "stdout", out_read)
   if err_read then
@@ -288,6 +288,18 @@ function Process:wait()
 end
 
 -- -------------------------------------------------------------------------------------- its end
+
+--- Why a command that was not started (`result.not_started`) was not, as a shell says it.
+---@return string
+function Process:refusal()
+  local result = self.result
+  local why = posix.strerror(result.errno)
+  if result.not_started == "directory" then
+    return ("folder %q: %s"):format(self.cwd, result.errno == ENOENT and "no such directory" or why)
+  end
+  local searched = result.errno == ENOENT and not self.program:find("/", 1, true)
+  return ("%s: %s"):format(self.program, searched and "command not found" or why)
+end
 
 --- The box ended under the command.
 function Process:box_ended()

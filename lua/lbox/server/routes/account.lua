@@ -8,6 +8,8 @@ local runtimes = require "lbox.server.runtimes"
 
 local MAX_LABELS, MAX_LABEL = 5, 20
 local MAX_NAME = 100
+-- Linux takes no longer word in an environment, nor much more together with a command.
+local MAX_ENV_VALUE, MAX_ENV = 120 * 1024, 1024 * 1024
 
 -- What a create may ask for and this version does not do. Taken in silence it would be a lie.
 local NOT_YET = {
@@ -27,6 +29,23 @@ local function refuse(status, message)
   errors.raise("api", message, { status_code = status })
 end
 
+local function check_env(vars)
+  local size = 0
+  for name, value in pairs(vars) do
+    if type(name) ~= "string" or not name:match("^[%a_][%w_]*$") then
+      refuse(400, ("env_vars: %q is not a variable name"):format(tostring(name)))
+    elseif type(value) ~= "string" or value:find("\0", 1, true) then
+      refuse(400, ("env_vars: the value of %s must be a string without NUL"):format(name))
+    end
+    size = size + #name + #value
+    if #value > MAX_ENV_VALUE or size > MAX_ENV then
+      refuse(400, ("env_vars: %s is too much: a value may have %d bytes, all together %d"):format(name,
+        MAX_ENV_VALUE, MAX_ENV))
+    end
+  end
+end
+
+--- What is kept of a create request: fields that are known and have been checked.
 local function check_create(body)
   fields.check(body, CREATE)
   if #(body.labels or {}) > MAX_LABELS then
@@ -40,13 +59,7 @@ local function check_create(body)
   if body.name and (#body.name > MAX_NAME or not body.name:match("^[%w._%-]+$")) then
     refuse(400, ("name %q: 1 to %d of A-Z a-z 0-9 . _ -"):format(body.name, MAX_NAME))
   end
-  for name, value in pairs(body.env_vars or {}) do
-    if type(name) ~= "string" or not name:match("^[%a_][%w_]*$") then
-      refuse(400, ("env_vars: %q is not a variable name"):format(tostring(name)))
-    elseif type(value) ~= "string" or value:find("\0", 1, true) then
-      refuse(400, ("env_vars: the value of %s must be a string without NUL"):format(name))
-    end
-  end
+  check_env(body.env_vars or {})
   if body.agent and body.agent ~= "custom" then
     refuse(501, ("the harness %q is not available on local boxes yet: use \"custom\""):format(body.agent))
   elseif body.agent then
@@ -59,10 +72,9 @@ local function check_create(body)
       refuse(400, ("protocol %q: only \"box-sse-v1\" is known"):format(runner.protocol))
     end
   end
-  local mode = (body.network_policy or {}).mode
+  local mode = fields.check(body.network_policy or {}, { mode = "string" }).mode
   if mode and mode ~= "deny-all" then
-    refuse(501, ("network_policy %q: local boxes have no network yet, so only \"deny-all\" can be kept")
-      :format(tostring(mode)))
+    refuse(501, ("network_policy %q: local boxes have no network yet, so only \"deny-all\" can be kept"):format(mode))
   end
   for name, what in pairs(NOT_YET) do
     local value = body[name]
@@ -71,9 +83,13 @@ local function check_create(body)
     end
   end
   runtimes.check(body.runtime)
+  local config = {}
+  for name in pairs(CREATE) do
+    config[name] = body[name]
+  end
   -- A custom harness needs no key of ours, and what is not needed is not kept.
-  body.agent_api_key = nil
-  return body
+  config.agent_api_key = nil
+  return config
 end
 
 local function create(server, request)

@@ -12,6 +12,9 @@ local MAX_OUTPUT = 16 * 1024 * 1024
 local MAX_CODE = 120 * 1024
 local TIMED_OUT = 124
 
+-- The words of a command together.
+local MAX_COMMAND = 2 * 1024 * 1024
+
 local EXEC = { command = "strings!", folder = "string" }
 local CODE = { code = "string!", language = "string!", timeout = "number", folder = "string" }
 
@@ -29,6 +32,13 @@ local function exec_command(server, request, row)
   local body = fields.check(request:json(), EXEC)
   if #body.command == 0 then
     refuse(400, "command must have at least one word")
+  end
+  local size = 0
+  for _, word in ipairs(body.command) do
+    size = size + #word
+  end
+  if size > MAX_COMMAND then
+    refuse(413, ("the command is larger than %d bytes: write what it is to work on to a file"):format(MAX_COMMAND))
   end
   return { argv = body.command, cwd = server.boxes.folder(body.folder), env = server.boxes.environment(row) }
 end
@@ -99,8 +109,8 @@ local function run_command(server, row, command, use)
     error(result, 0)
   end
   if done.not_started == "directory" then
-    run:finish { status = "failed", error_message = "the folder is not there" }
-    refuse(400, ("folder %q: no such directory"):format(command.cwd))
+    run:finish { status = "failed", error_message = process:refusal() }
+    refuse(400, process:refusal())
   elseif done.stopped then
     run:finish { status = "failed", error_message = "the box was stopped" }
     refuse(500, "the box was stopped while the command ran")
@@ -109,10 +119,6 @@ local function run_command(server, row, command, use)
   run:finish { status = exit_code == 0 and "completed" or "failed", cpu_ns = done.cpu_ns,
     memory_peak_bytes = done.memory_peak_bytes }
   return result, exit_code, done, run
-end
-
-local function not_found(command)
-  return ("%s: command not found\n"):format(command.argv[1])
 end
 
 local function answer_whole(server, request, row, command)
@@ -130,7 +136,7 @@ local function answer_whole(server, request, row, command)
   end)
   local stderr = outputs.stderr
   if done.not_started then
-    stderr = stderr .. not_found(command)
+    stderr = stderr .. run.process:refusal() .. "\n"
   elseif run.timed_out then
     stderr = stderr .. ("timed out after %g ms\n"):format(command.timeout)
   end
@@ -147,7 +153,7 @@ local function answer_stream(server, request, row, command)
       writer = nil
     end
   end
-  local ok, exit_code, done = pcall(function()
+  local ok, exit_code, done, ran = pcall(function()
     return select(2, run_command(server, row, command, function(process, run)
       writer = request:stream(200, "text/plain; charset=utf-8", { [runs.HEADER] = run.id })
       for _, bytes in process.read, process do
@@ -158,7 +164,7 @@ local function answer_stream(server, request, row, command)
   local err = exit_code
   if ok then
     if done.not_started then
-      tell(not_found(command))
+      tell(ran.process:refusal() .. "\n")
     end
     tell(("event: exit\ndata: %s\n\n"):format(json.encode { exit_code = exit_code, cpu_ns = done.cpu_ns }))
   elseif not request.answered then

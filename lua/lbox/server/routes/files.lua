@@ -59,7 +59,7 @@ local function read(server, request, params)
 end
 
 local function write(server, request, params)
-  local body = fields.check(request:json(), { content = "string!", encoding = "string" })
+  local body = fields.check(request:json(), { content = "text!", encoding = "string" })
   local path = fields.path(body.path, "path")
   check_encoding(body.encoding)
   local bytes = body.content
