@@ -43,7 +43,7 @@ int lbox__done(lua_State *L, int result)
 int lbox__check_fd(lua_State *L, int index)
 {
   lua_Integer fd = luaL_checkinteger(L, index);
-  luaL_argcheck(L, fd >= 0 && fd < 1 << 20, index, "not a file descriptor");
+  luaL_argcheck(L, fd >= 0 && fd < LBOX__MAX_FD, index, "not a file descriptor");
   return (int)fd;
 }
 
@@ -407,6 +407,7 @@ static const luaL_Reg functions[] = {{"available", l_available},
                                      {"unlink", l_unlink},
                                      {"write", l_write},
                                      {"kill", lbox__l_kill},
+                                     {"raise_nofile_limit", lbox__l_raise_nofile_limit},
                                      {"spawn", lbox__l_spawn},
                                      {"waitid", lbox__l_waitid},
                                      {NULL, NULL}};

@@ -5,6 +5,8 @@
 #include <lauxlib.h>
 #include <lua.h>
 
+enum { LBOX__MAX_FD = 1 << 20 }; /* descriptors are below that */
+
 /* Returns nil, message, name for errno. */
 int lbox__fail(lua_State *L);
 int lbox__check_fd(lua_State *L, int index);
@@ -25,6 +27,7 @@ int lbox__l_mount_points(lua_State *L);
 int lbox__l_kill(lua_State *L);
 int lbox__l_pidfd_kill(lua_State *L);
 int lbox__l_pidfd_open(lua_State *L);
+int lbox__l_raise_nofile_limit(lua_State *L);
 int lbox__l_spawn(lua_State *L);
 int lbox__l_waitid(lua_State *L);
 

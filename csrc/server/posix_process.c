@@ -15,6 +15,9 @@
 
 enum { MAX_FDS = 16, SPARE_FD = 100 };
 
+/* The soft limit of descriptors before it was raised, which a child gets back. */
+static rlim_t soft_nofile = RLIM_INFINITY;
+
 /* What a child is to become. Everything is borrowed from the Lua stack of the call. */
 struct plan {
   char **argv, **env;
@@ -77,6 +80,11 @@ static void become(const struct plan *p)
     return;
   if (p->setsid)
     setsid();
+  struct rlimit nofile;
+  if (getrlimit(RLIMIT_NOFILE, &nofile) == 0 && soft_nofile < nofile.rlim_cur) {
+    nofile.rlim_cur = soft_nofile;
+    setrlimit(RLIMIT_NOFILE, &nofile);
+  }
   for (int i = 0; i < p->limit_count; i++) {
     const struct rlimit limit = {p->limits[i].max, p->limits[i].max};
     if (setrlimit(p->limits[i].resource, &limit) != 0)
@@ -187,6 +195,24 @@ int lbox__l_spawn(lua_State *L)
   lua_pushinteger(L, pid);
   lua_pushinteger(L, pidfd);
   return 2;
+}
+
+/* raise_nofile_limit() -> true: this process may have as many descriptors as its hard limit allows
+   (and lbox__check_fd takes). What it spawns gets the limit that there was before. */
+int lbox__l_raise_nofile_limit(lua_State *L)
+{
+  struct rlimit limit;
+  if (getrlimit(RLIMIT_NOFILE, &limit) != 0)
+    return lbox__fail(L);
+  rlim_t before = limit.rlim_cur;
+  rlim_t most = limit.rlim_max < LBOX__MAX_FD ? limit.rlim_max : LBOX__MAX_FD;
+  if (before < most) {
+    limit.rlim_cur = most;
+    if (setrlimit(RLIMIT_NOFILE, &limit) != 0)
+      return lbox__fail(L);
+    soft_nofile = before;
+  }
+  return lbox__done(L, 0);
 }
 
 /* waitid(pidfd) -> { exit_code | signal, cpu_ns, memory_peak_bytes }; nil when it still runs */

@@ -5,6 +5,7 @@
 #include <errno.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
+#include <stdbool.h>
 #include <stdint.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -64,7 +65,23 @@ int lbox__l_send(lua_State *L)
   return lbox__done(L, sent < 0 ? -1 : 0);
 }
 
-/* recv(fd, max) -> bytes ("" at the end), { fds… }: one message; a cut one is an error */
+/* Takes the descriptors out of what came with a message; returns their number. */
+static size_t passed_fds(struct msghdr *message, int fds[MAX_PASSED_FDS])
+{
+  size_t count = 0;
+  for (struct cmsghdr *c = CMSG_FIRSTHDR(message); c; c = CMSG_NXTHDR(message, c)) {
+    if (c->cmsg_level != SOL_SOCKET || c->cmsg_type != SCM_RIGHTS)
+      continue;
+    size_t n = (c->cmsg_len - CMSG_LEN(0)) / sizeof(int);
+    memcpy(fds + count, CMSG_DATA(c), n * sizeof(int));
+    count += n;
+  }
+  return count;
+}
+
+/* recv(fd, max) -> bytes ("" at the end), { fds… }, lost: one message. `lost` is true when this
+   process had no room for all descriptors passed: then there are none. A message cut otherwise is
+   an error. */
 int lbox__l_recv(lua_State *L)
 {
   int fd = lbox__check_fd(L, 1);
@@ -86,30 +103,25 @@ int lbox__l_recv(lua_State *L)
   while (n < 0 && errno == EINTR);
   if (n < 0)
     return lbox__fail(L);
-  luaL_pushresultsize(&b, (size_t)n);
-  lua_newtable(L);
-  lua_Integer count = 0;
-  for (struct cmsghdr *c = CMSG_FIRSTHDR(&message); c; c = CMSG_NXTHDR(&message, c)) {
-    if (c->cmsg_level != SOL_SOCKET || c->cmsg_type != SCM_RIGHTS)
-      continue;
-    size_t fds = (c->cmsg_len - CMSG_LEN(0)) / sizeof(int);
-    for (size_t i = 0; i < fds; i++) {
-      int passed;
-      memcpy(&passed, CMSG_DATA(c) + i * sizeof(int), sizeof passed);
-      lua_pushinteger(L, passed);
-      lua_rawseti(L, -2, ++count);
-    }
-  }
-  if (message.msg_flags & (MSG_TRUNC | MSG_CTRUNC)) {
-    for (lua_Integer i = 1; i <= count; i++) {
-      lua_rawgeti(L, -1, i);
-      close((int)lua_tointeger(L, -1));
-      lua_pop(L, 1);
-    }
+  int fds[MAX_PASSED_FDS];
+  size_t count = passed_fds(&message, fds);
+  bool lost = message.msg_flags & MSG_CTRUNC;
+  /* With all places taken it was not this process that had no room. */
+  bool cut = (message.msg_flags & MSG_TRUNC) || (lost && count == MAX_PASSED_FDS);
+  while ((cut || lost) && count > 0)
+    close(fds[--count]);
+  if (cut) {
     errno = EMSGSIZE;
     return lbox__fail(L);
   }
-  return 2;
+  luaL_pushresultsize(&b, (size_t)n);
+  lua_createtable(L, (int)count, 0);
+  for (size_t i = 0; i < count; i++) {
+    lua_pushinteger(L, fds[i]);
+    lua_rawseti(L, -2, (lua_Integer)i + 1);
+  }
+  lua_pushboolean(L, lost);
+  return 3;
 }
 
 static int listen_unix(lua_State *L, const char *path)

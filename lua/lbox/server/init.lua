@@ -161,6 +161,7 @@ end
 ---@param opts { data: string, listen: string|nil, on_demand: boolean|nil, log: fun(line: string),
 ---  ready: fun(info: table) }
 function M.serve(opts)
+  posix.raise_nofile_limit() -- a box at work takes several descriptors
   local lock = data.lock(opts.data)
   if not lock then
     errors.raise("local", ("another server has the data directory %s"):format(opts.data), { code = "locked" })

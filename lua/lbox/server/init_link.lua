@@ -11,11 +11,11 @@ local MAX_MESSAGE = 16 * 1024
 local MAX_ANSWER = 256
 -- Messages taken per turn of the loop.
 local BATCH = 64
-local EMSGSIZE = 90
+local EMFILE, EMSGSIZE = 24, 90
 local SIGKILL = 9
 -- Why a message cannot be sent just now, and the link is none the worse for it: memory is short, or
 -- programs of boxes, which may be of our user, have too many descriptors under way.
-local SHORTAGES = { ETOOMANYREFS = 109, ENOBUFS = 105, ENOMEM = 12, EMFILE = 24 }
+local SHORTAGES = { ETOOMANYREFS = 109, ENOBUFS = 105, ENOMEM = 12, EMFILE = EMFILE }
 local RETRY_MS = 50
 
 M.SPAWN, M.KILL, M.DISCARD, M.OPEN, M.CREATE, M.COMMIT = 1, 2, 3, 4, 5, 6
@@ -86,7 +86,7 @@ end
 
 -- ------------------------------------------------------------------------------------- answers
 
--- Whoever asked was cancelled: what was done for him is undone.
+-- Whoever asked was cancelled, or cannot have the descriptor: what was done for him is undone.
 local UNDO = {
   [M.SPAWN] = function(link, keeper)
     link:tell(M.KILL, string.pack("=I4I4I4", keeper, SIGKILL, 0))
@@ -105,31 +105,33 @@ local function undo(link, kind, code, fd, field)
   end
 end
 
---- Whether it is an answer to what was asked.
-local function is_answer(entry, code, fields, fds)
+--- Whether it is an answer to what was asked. `lost`: descriptors came with it, and are gone.
+local function is_answer(entry, code, fields, fds, lost)
   local want = code == 0 and (ANSWERS[entry.kind] or NOTHING) or FAILED
-  return #fields == want[2] and #fds == want[3]
+  local passed = lost and want[3] > 0 or not lost and #fds == want[3]
+  return passed and #fields == want[2]
 end
 
-local function answer(link, entry, code, fields, fds)
+local function answer(link, entry, code, fields, fds, lost)
   local format = (code == 0 and ANSWERS[entry.kind] or NOTHING)[1]
-  if entry.dropped then
+  if entry.dropped or lost then
     undo(link, entry.kind, code, fds[1], string.unpack(format, fields))
-  elseif entry.op then
-    entry.op:resolve(code, fds[1], string.unpack(format, fields))
+  end
+  if entry.op and not entry.dropped then
+    entry.op:resolve(lost and EMFILE or code, fds[1], string.unpack(format, fields))
   end
 end
 
-local function take(link, bytes, fds)
+local function take(link, bytes, fds, lost)
   local id, code = nil, nil
   if #bytes >= 8 then
     id, code = string.unpack("=I4i4", bytes)
   end
   local entry = link.pending[id]
-  if entry and is_answer(entry, code, bytes:sub(9), fds) then
+  if entry and is_answer(entry, code, bytes:sub(9), fds, lost) then
     link.pending[id] = nil
-    answer(link, entry, code, bytes:sub(9), fds)
-  elseif id == 0 and not link.ready.settled and #fds == 0 then
+    answer(link, entry, code, bytes:sub(9), fds, lost)
+  elseif id == 0 and not link.ready.settled and #fds == 0 and not lost then
     link.ready:resolve()
   else
     close_fds(fds)
@@ -176,15 +178,16 @@ end
 --- Takes what has come and sends what waits. Called from the loop.
 function Link:turn()
   for _ = 1, BATCH do
-    local bytes, fds, name = posix.recv(self.fd, MAX_ANSWER)
+    local bytes, fds, lost = posix.recv(self.fd, MAX_ANSWER) -- or nil, why, errno name
     if bytes and bytes ~= "" then
-      take(self, bytes, fds)
+      take(self, bytes, fds, lost)
       if self.gone then
         return
       end
-    elseif name == "EAGAIN" then
+    elseif lost == "EAGAIN" then
       break
     else
+      close_fds(bytes and fds or {}) -- an empty message can have some too
       return self:close()
     end
   end
