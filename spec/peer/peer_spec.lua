@@ -7,7 +7,8 @@ describe("@upstash/box against lbox serve", function()
 
   setup(function()
     if support.sh("test -d node_modules/@upstash/box && echo there") == "" then
-      assert(select(2, support.sh("npm ci --no-audit --no-fund")) == 0, "npm ci failed")
+      local text, failed = support.sh("npm ci --no-audit --no-fund")
+      assert(failed == 0, "npm ci failed:\n" .. text)
     end
     server = support.start()
     local status

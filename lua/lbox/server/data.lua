@@ -91,7 +91,8 @@ local function install_programs(dir)
   if read_file(dir .. "/lbox-init") ~= init then
     write_new(dir .. "/lbox-init", init, 0x1ed)
   end
-  local own = check(read_file(posix.exe_path()), "cannot read it", posix.exe_path())
+  -- What runs, whatever is in its place by now or on the way there.
+  local own = check(read_file("/proc/self/exe"), "it cannot be read", posix.exe_path())
   if read_file(dir .. "/lbox") ~= own then
     write_new(dir .. "/lbox", own, 0x1ed)
   end
