@@ -53,18 +53,18 @@ end
 local Fds = {}
 Fds.__index = Fds
 
-function Fds:add(fd, ...)
+function Fds:add(fd, why, errno)
   if not fd then
     self:close()
-    errors.raise("local", "no descriptors left for a command: " .. tostring((...)))
+    errors.raise("local", "no descriptors left for a command: " .. tostring(why), { errno = errno })
   end
   self[#self + 1] = fd
   return fd
 end
 
 function Fds:pipe()
-  local from, to = posix.pipe()
-  self:add(from, to)
+  local from, to, errno = posix.pipe()
+  self:add(from, to, errno)
   return from, self:add(to)
 end
 

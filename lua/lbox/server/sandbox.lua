@@ -135,12 +135,12 @@ end
 --- Descriptors of a start; all but those kept are closed when it is over, however it went.
 local function with_fds(fn)
   local fds = {}
-  local function own(fd, why, ...)
+  local function own(fd, why, errno)
     if not fd then
-      fail("no descriptors left for a sandbox: " .. tostring(why))
+      fail("no descriptors left for a sandbox: " .. tostring(why), { errno = errno })
     end
     fds[fd] = true
-    return fd, why, ...
+    return fd, why
   end
   local ok, err = pcall(fn, own, function(fd) fds[fd] = nil end)
   for fd in pairs(fds) do
@@ -166,11 +166,12 @@ local function boot(self, box, own, keep)
   end
   local lock = own(take_lock(box.root))
   local host_dirs = box_root.repair(box.root)
-  local ours, theirs = posix.socketpair()
-  own(ours, theirs)
+  local ours, theirs, errno = posix.socketpair()
+  own(ours, theirs, errno)
   own(theirs)
-  local err_read, err_write = posix.pipe()
-  own(err_read, err_write)
+  local err_read, err_write
+  err_read, err_write, errno = posix.pipe()
+  own(err_read, err_write, errno)
   own(err_write)
   local filter = own(bubblewrap.filter_fd())
   local null = own(posix.open("/dev/null", "rw"))
