@@ -15,11 +15,15 @@ local M = {
   spawn = async.spawn,
   scope = async.scope,
   gather = async.gather,
+  race = async.race,
   map = async.map,
   timeout = async.timeout,
   shield = async.shield,
   sleep = async.sleep,
   now = async.now,
+  channel = async.channel,
+  semaphore = async.semaphore,
+  event = async.event,
   close = async.close,
 }
 

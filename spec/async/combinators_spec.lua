@@ -474,3 +474,57 @@ describe("shield", function()
     end)
   end)
 end)
+
+describe("race", function()
+  it("returns the index and the results of the first to end, after the others have ended", function()
+    local ended = {}
+    local function sleeper(i, ms)
+      return function()
+        local ok, err = pcall(async.sleep, ms)
+        ended[i] = ok or err.kind
+        return "result " .. i, nil, i
+      end
+    end
+    local index, a, b, c = async.race(sleeper(1, 5000), sleeper(2, 5), sleeper(3, 5000))
+    assert.are.equal(2, index)
+    assert.are.same({ "result 2", nil, 2 }, { a, b, c })
+    assert.are.same({ "cancelled", true, "cancelled" }, ended)
+  end)
+
+  it("raises the error of the first to end", function()
+    local boom, cancelled = { "boom" }, nil
+    local ok, err = pcall(async.race, function()
+      async.sleep(2)
+      error(boom)
+    end, function()
+      cancelled = not pcall(async.sleep, 5000)
+    end)
+    assert.is_false(ok)
+    assert.are.equal(boom, err)
+    assert.is_true(cancelled)
+  end)
+
+  it("has one winner, also when several end at once, and tells when a loser's clean-up fails", function()
+    assert.are.same({ 1, "a" }, { async.race(function() return "a" end, function() return "b" end) })
+    local ok, err = pcall(async.race, function() async.sleep(2) end, function()
+      pcall(async.sleep, 1000)
+      error("clean-up failed", 0)
+    end)
+    assert.is_false(ok)
+    assert.are.equal("clean-up failed", err)
+  end)
+
+  it("is cancelled like any other wait", function()
+    local ok, err = pcall(async.timeout, 5, async.race, function() async.sleep(1000) end)
+    assert.is_false(ok)
+    assert.are.equal("timeout", err.kind)
+  end)
+
+  it("needs functions", function()
+    for _, args in ipairs { {}, { 5 }, { function() end, "x" } } do
+      local ok, err = pcall(async.race, args[1], args[2])
+      assert.is_false(ok)
+      assert.are.equal("usage", err.kind)
+    end
+  end)
+end)

@@ -1,4 +1,4 @@
---- What is built of scopes and tasks: run, spawn, scope, gather, map, sleep, timeout, shield.
+--- What is built of scopes and tasks: run, spawn, scope, gather, race, map, sleep, timeout, shield.
 local Op = require "lbox.async.op"
 local Scope = require "lbox.async.scope"
 local core = require "lbox.core"
@@ -117,6 +117,46 @@ function M.gather(...)
   local scope = tasks.new_scope()
   finish(tasks.run_scope(scope, gather_all, scope, results, fns, n))
   return unpack(results, 1, n)
+end
+
+local function race_one(race, i, fn)
+  local results = { n = 0 }
+  local function keep(...)
+    results.n = select("#", ...)
+    for k = 1, results.n do
+      results[k] = (select(k, ...))
+    end
+  end
+  keep(fn())
+  if not race.winner then
+    race.winner, race.results = i, results
+    race.scope:cancel("another won the race")
+  end
+end
+
+local function race_all(scope, race, fns, n)
+  race.scope = scope
+  for i = 1, n do
+    tasks.start(scope, nil, race_one, race, i, fns[i]).fn = fns[i]
+  end
+end
+
+--- Runs functions side by side until the first ends, and cancels the others: its index and what it
+--- returned, or its error. The others have ended when this returns.
+---@param ... fun(): ...
+---@return integer index
+---@return any ...
+function M.race(...)
+  local fns, n = { ... }, select("#", ...)
+  if n == 0 then
+    errors.raise("usage", "race needs at least one function")
+  end
+  for i = 1, n do
+    check_callable(fns[i], ("argument %d of race"):format(i))
+  end
+  local scope, race = tasks.new_scope(), {}
+  scope_end(scope, tasks.run_scope(scope, race_all, scope, race, fns, n))
+  return race.winner, unpack(race.results, 1, race.results.n)
 end
 
 local MAP_OPTIONS = { concurrency = "number", on_error = { "cancel", "collect" } }

@@ -4,13 +4,16 @@
 ---   scope     the tree of what is going on, and its cancel state
 ---   wait      parking a task, or turning the loop on the spot
 ---   task      tasks, and the end of scopes
----   combinators, fd   what is built of these; more of the kind are files of their own
+---   combinators, channel, semaphore, event, fd   what is built of these
 local Fd = require "lbox.async.fd"
 local Op = require "lbox.async.op"
 local Scope = require "lbox.async.scope"
+local channel = require "lbox.async.channel"
 local combinators = require "lbox.async.combinators"
 local core = require "lbox.core"
+local event = require "lbox.async.event"
 local rt = require "lbox.async.runtime"
+local semaphore = require "lbox.async.semaphore"
 local tasks = require "lbox.async.task"
 local trace = require "lbox.async.trace"
 local waits = require "lbox.async.wait"
@@ -20,10 +23,14 @@ local M = {
   spawn = combinators.spawn,
   scope = combinators.scope,
   gather = combinators.gather,
+  race = combinators.race,
   map = combinators.map,
   sleep = combinators.sleep,
   timeout = combinators.timeout,
   shield = combinators.shield,
+  channel = channel.new,
+  semaphore = semaphore.new,
+  event = event.new,
 
   op = Op.new,
   wait = waits.wait,
