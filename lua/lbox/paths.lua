@@ -22,10 +22,10 @@ local function uid()
 end
 
 --- The data directory of this user's local server.
----@param override string|nil  path given by the user; wins over everything
+---@param override string|nil  path given by the user; wins over everything, unless it is empty
 ---@return string
 function M.data_dir(override)
-  local dir = override or getenv("LBOX_DATA")
+  local dir = override ~= "" and override or getenv("LBOX_DATA")
   if not dir then
     if uid() == 0 then
       dir = "/var/lib/lbox"

@@ -43,6 +43,40 @@ describe("the lbox program", function()
     os.remove(path)
   end)
 
+  it("names the error of a task that failed the script, with its traceback", function()
+    local path = script("lbox.spawn(function()\n  error('the real one')\nend)\nlbox.sleep(1000)\n")
+    local text, status = support.sh(program .. " " .. path)
+    assert.are.equal(1, status)
+    assert.matches("^lbox: " .. path:gsub("%p", "%%%0") .. ":2: the real one\nstack traceback:", text)
+    assert.not_matches("cancelled", text)
+    support.sh("echo 'error({ code = 5 })' > " .. path)
+    assert.matches("^lbox: %(error object is a table value%)", (support.sh(program .. " " .. path)))
+    os.remove(path)
+  end)
+
+  it("refuses two things that contradict each other, and help on what there is not", function()
+    for _, line in ipairs { "--local --base-url http://x -e 1", "--base-url=http://x --local -e 1" } do
+      assert.matches("%-%-local and %-%-base%-url say two things", (support.sh(program .. " " .. line)))
+    end
+    local text, status = support.sh(program .. " help nope")
+    assert.are.equal(1, status)
+    assert.matches("no command 'nope'", text)
+  end)
+
+  it("serves on addresses only, and takes an empty data directory for none", function()
+    local dir = support.directory()
+    for _, where in ipairs { "127.0.0.1:99999", "example.invalid:80", "80" } do
+      local text, status = support.sh(("timeout 5 %s serve --data %s/d --listen %s"):format(program, dir, where))
+      assert.are.equal(125, status)
+      assert.matches("write localhost or an IP address, a colon and a port", text)
+    end
+    local text = support.sh(("cd %s && LBOX_DATA=%s/other timeout 1 %s serve --data '' 2>&1; ls -A"):format(dir, dir,
+      support.sh("readlink -f " .. program):gsub("%s+$", "")))
+    assert.matches("data " .. dir:gsub("%p", "%%%0") .. "/other\n", text)
+    assert.matches("\nd\nother\n$", text)
+    support.sh("rm -rf " .. dir)
+  end)
+
   it("has its main chunk in a task", function()
     local text = support.sh(program .. " -e 'print(require(\"lbox.async\").current() ~= nil)'")
     assert.are.equal("true\n", text)

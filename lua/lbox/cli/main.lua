@@ -75,7 +75,12 @@ local function parse(argv)
   local with_value = {
     ["-e"] = function(v) opts.actions[#opts.actions + 1] = { "e", v } end,
     ["-l"] = function(v) opts.actions[#opts.actions + 1] = { "l", v } end,
-    ["--base-url"] = function(v) opts.client.base_url = v end,
+    ["--base-url"] = function(v)
+      if opts.client.base_url == "local" then
+        return "--local and --base-url say two things"
+      end
+      opts.client.base_url = v
+    end,
     ["--api-key"] = function(v) opts.client.api_key = v end,
     ["--timeout"] = function(v)
       opts.client.timeout = duration(v)
@@ -88,7 +93,12 @@ local function parse(argv)
     ["-v"] = function() opts.version = true end,
     ["-E"] = function() opts.no_environment = true end,
     ["-W"] = function() warn("@on") end,
-    ["--local"] = function() opts.client.base_url = "local" end,
+    ["--local"] = function()
+      if opts.client.base_url and opts.client.base_url ~= "local" then
+        return "--local and --base-url say two things"
+      end
+      opts.client.base_url = "local"
+    end,
     ["--debug"] = function() opts.client.debug = true end,
     ["--version"] = function() opts.long_version = true end,
     ["--help"] = function() opts.help = true end,
@@ -118,7 +128,10 @@ local function parse(argv)
         return nil, why
       end
     elseif plain[name] and not inline then
-      plain[name]()
+      local why = plain[name]()
+      if why then
+        return nil, why
+      end
     else
       local known = {}
       for key in pairs(with_value) do known[#known + 1] = key end
@@ -144,30 +157,14 @@ local function make_arg(argv, script)
   return arg
 end
 
---- Runs `chunk` as the main task. On an error prints it with the traceback of where it was raised.
+--- Runs `chunk` as the main task. An error, also one of a task that made it fail, is printed with the
+--- traceback of where it was raised.
 ---@return boolean ok
 local function run_main(chunk, ...)
   local async = require "lbox.async"
-  local where
-  local function remember(err)
-    local message = type(err) == "table" and tostring(err) or err
-    if type(message) ~= "string" then
-      message = ("(error object is a %s value)"):format(type(err))
-    end
-    where = debug.traceback(message, 2)
-    return err
-  end
-  local args = table.pack(...)
-  local ok, err = pcall(async.run, function()
-    local results = table.pack(xpcall(chunk, remember, table.unpack(args, 1, args.n)))
-    if not results[1] then
-      error(results[2], 0)
-    end
-  end)
+  local ok, err = pcall(async.run, chunk, ...)
   if not ok then
-    local text = where or tostring(err)
-    local below = type(err) == "table" and err.traceback
-    complain(text .. (below and not where and "\n" .. tostring(below) or ""))
+    complain(async.describe(err))
   end
   return ok
 end
@@ -243,6 +240,9 @@ return function(argv)
   local topic = command == "help" and argv[opts.script + 1]
   if COMMANDS[topic] and topic ~= "help" then
     return run_command(topic, { "--help" }, 0, opts)
+  elseif topic and topic ~= "help" then
+    complain(("there is no command '%s': help, serve or doctor"):format(topic))
+    return SCRIPT_FAILED
   elseif opts.help or command == "help" then
     io.stdout:write(usage())
     return 0

@@ -26,9 +26,9 @@ local function parser()
   p:option("--listen", "TCP address to serve, besides the Unix socket"):argname("HOST:PORT")
   p:flag("--print-env", "print export lines for the official SDKs")
   p:flag("--detach", "start it in the background unless it runs, print its socket, and return")
-  p:flag("--on-demand", "end half a minute after the last client left")
+  p:flag("--on-demand", "end half a minute after the last client left"):hidden(true)
   p:option("--ready-fd", "tell on this file descriptor when connections are accepted")
-    :convert(tonumber):argname("FD")
+    :convert(tonumber):argname("FD"):hidden(true)
   return p
 end
 

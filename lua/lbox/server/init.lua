@@ -27,11 +27,9 @@ local function same(a, b)
   return difference == 0
 end
 
---- Whether a Host names this server: as an address, which no DNS made of another name, or as it was told
---- to listen.
-local function is_own_host(server, host)
-  return host == "localhost" or host == server.listen_host or host:match("^%d+%.%d+%.%d+%.%d+$")
-    or host:match("^%[[%x:.]+%]$")
+--- Whether a Host names a server without a name of its own, which DNS could have led here.
+local function is_nameless(host)
+  return host == "localhost" or host:match("^%d+%.%d+%.%d+%.%d+$") or host:match("^%[[%x:.]+%]$")
 end
 
 --- Raises unless the request may be answered.
@@ -45,7 +43,7 @@ local function admit(server, request)
   end
   -- A page in a browser can be made to ask here by DNS; it cannot change the Host it asks for.
   local host = (request:header("Host") or ""):gsub(":%d+$", ""):lower()
-  if not is_own_host(server, host) then
+  if not is_nameless(host) then
     errors.raise("api", "the Host of the request is not this server", { status_code = 403 })
   end
   if not same(request:header("X-Box-Api-Key"), server.data.key) then
@@ -139,15 +137,15 @@ local function listen(server, opts)
   -- Any local user may knock when it runs as root; who it is decides (admit).
   if opts.listen then
     local host, port = opts.listen:match("^%[?([^%]]*)%]?:(%d+)$")
-    if not host then
-      errors.raise("usage", ("--listen %s: write HOST:PORT"):format(opts.listen))
+    if not host or tonumber(port) > 65535 or not (host == "localhost" or host:match("^[%d.]+$") or host:find(":")) then
+      errors.raise("usage", ("--listen %s: write localhost or an IP address, a colon and a port from 0 to 65535")
+        :format(opts.listen))
     end
     local tcp, bound = posix.listen { host = host == "localhost" and "127.0.0.1" or host, port = tonumber(port) }
     if not tcp then
       errors.raise("local", ("cannot listen on %s: %s"):format(opts.listen, bound))
     end
     sockets[2] = { fd = tcp, key = server.data.key }
-    server.listen_host = host:lower()
     server.url = ("http://%s:%d"):format(host:find(":") and "[" .. host .. "]" or host, bound)
     if host ~= "localhost" and host ~= "::1" and not host:match("^127%.") then
       server.log(("warning: %s can be reached from other machines; whoever has the key has these boxes")
