@@ -28,7 +28,7 @@ struct plan {
   uid_t uid;
   gid_t gid;
   struct {
-    int resource;
+    unsigned resource;
     rlim_t max;
   } limits[4];
   int limit_count;
@@ -125,7 +125,7 @@ static void take_limits(lua_State *L, struct plan *p)
 {
   static const struct {
     const char *name;
-    int resource;
+    unsigned resource;
   } known[] = {{"core", RLIMIT_CORE}, {"nofile", RLIMIT_NOFILE}, {"nproc", RLIMIT_NPROC}};
   if (lua_getfield(L, 1, "limits") != LUA_TTABLE)
     return;

@@ -17,6 +17,9 @@
 
 #include "modules.h"
 
+/* The macros of libseccomp leave a field out. */
+#pragma GCC diagnostic ignored "-Wmissing-field-initializers"
+
 /* Answered with EPERM. */
 static const int forbidden[] = {SCMP_SYS(acct),
                                 SCMP_SYS(add_key),

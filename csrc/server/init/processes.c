@@ -122,7 +122,7 @@ static bool read_table(struct table *t, lbox_fate_fn fate, int64_t until)
     p.parent = p.pid > 0 ? read_parent(p.pid) : -1;
     if (p.parent < 0)
       continue;
-    p.fate = fate(p.pid);
+    p.fate = (int)fate(p.pid);
     p.root = p.fate != LBOX_AS_PARENT;
     if (p.parent == 0 && !p.root)
       p.fate = LBOX_SPARED; /* put into the box from outside */
