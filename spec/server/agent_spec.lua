@@ -171,6 +171,19 @@ describe("a harness in a local box", function()
     assert.are.equal("-p,go,--model,custom,--stream,--session,s 1,", stream.result)
   end)
 
+  it("whose last word is malformed has failed", function()
+    local _, err = run([[printf 'event: done\ndata: {"output":5}\n\n']])
+    assert.matches("the output of the harness's done must be a string, not a number", err.message)
+    assert.are.equal("failed", recorded().status)
+    _, err = run([[printf 'event: done\ndata: []\n\n']])
+    assert.matches("without saying that it was done", err.message)
+    _, err = run([[printf 'event: error\ndata: {"message":"?"}\n\n']])
+    assert.matches("without words", err.message)
+    run([[printf 'event: done\ndata: {"output":null,"input_tokens":-5}\n\n']])
+    assert.are.equal("completed", recorded().status)
+    assert.are.equal(0, recorded().input_tokens)
+  end)
+
   it("is passed on number for number and list for list", function()
     box.files:write { path = "/home/boxuser/agent.sh", content =
       [[printf 'event: tool_result\ndata: {"id":"1", "output":{"n":12345678901234567890,"e":[]}}\n\n'

@@ -48,8 +48,13 @@ describe("a local box", function()
     assert.matches('"error":"no%-such: command not found\\n","exit_code":127', start { "no-such" })
     assert.matches('"error":"\\/home\\/boxuser\\/plain: Permission denied\\n","exit_code":126',
       start { "/home/boxuser/plain" })
-    assert.matches("Argument list too long.*200$", start { "echo", ("x"):rep(200000) })
-    assert.matches("the command is larger than .*413$", start { "echo", ("x"):rep(3000000) })
+    assert.matches("131071 bytes.*413$", start { "echo", ("x"):rep(131072) })
+    assert.matches('"exit_code":0', start { "echo", ("x"):rep(131071) })
+    local words = { "echo" }
+    for i = 2, 31 do
+      words[i] = ("x"):rep(100000)
+    end
+    assert.matches("all together 2097152.*413$", start(words))
     assert.matches("must not contain a NUL.*400$", start { "echo", "a\0b" })
     assert.matches("no such directory.*400$", start({ "true" }, "/nowhere"))
     assert.matches("Not a directory.*400$", start({ "true" }, "/home/boxuser/plain"))

@@ -11,6 +11,7 @@ local M = {}
 local OURS = { run_start = true, stats = true }
 -- What a harness says last.
 local LAST = { done = true, error = true }
+local MAX_COUNT = 2 ^ 53
 -- What the agent answers with --session. It becomes an argument of the next run.
 local MAX_SESSION = 256
 
@@ -38,10 +39,15 @@ local function session_id(value)
     or nil
 end
 
+--- What a harness says it used, as far as it can be true.
+local function count(value)
+  return type(value) == "number" and value >= 0 and value < MAX_COUNT and value or 0
+end
+
 --- The columns of the record that the harness's last word fills.
 local function usage(data)
   local function number(name)
-    return type(data[name]) == "number" and data[name] or 0
+    return count(data[name])
   end
   return {
     session_id = session_id(data.session_id),
@@ -68,10 +74,12 @@ function AgentRun:failure(result, last_line)
   elseif result.not_started then
     return "the harness cannot be started: " .. self.run.process:refusal()
   elseif last and last.name == "error" then
-    return type(last.data.error) == "string" and last.data.error or "the agent reported an error"
+    return type(last.data.error) == "string" and last.data.error or "the agent reported an error without words"
   elseif not last then
     return ("the harness ended with exit code %d without saying that it was done%s"):format(result.exit_code,
       tail(last_line))
+  elseif last.data.output ~= nil and last.data.output ~= json.null and type(last.data.output) ~= "string" then
+    return ("the output of the harness's done must be a string, not a %s"):format(type(last.data.output))
   elseif result.exit_code ~= 0 then
     return ("the harness said that it was done and then ended with exit code %d%s"):format(result.exit_code,
       tail(last_line))

@@ -40,6 +40,14 @@ function M.command(config, ask)
   return argv, env
 end
 
+local function is_plain(name)
+  return core.is_utf8(name) and not name:find("%c")
+end
+
+local function is_object(value)
+  return type(value) == "table" and not json.is_array(value) and #value == 0
+end
+
 --- Reads a running harness: calls `emit(event, data, text)` for each of its events, in order, and
 --- returns the last line of what it wrote to stderr. `text` is the data as JSON still: Lua cannot hold
 --- every number. An event without a plain name, or whose data is no JSON object, is passed over, as the
@@ -52,7 +60,7 @@ function M.read(process, emit)
     while event do
       local text = core.utf8_repair(data)
       local value = json.decode(text)
-      if type(value) == "table" and core.is_utf8(event) and not event:find("%c") then
+      if is_plain(event) and is_object(value) then
         -- The decoder lets control characters by, which are not JSON.
         emit(event, value, text:find("%c") and json.encode(value) or text)
       end

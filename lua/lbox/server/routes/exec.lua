@@ -12,8 +12,8 @@ local MAX_OUTPUT = 16 * 1024 * 1024
 local MAX_CODE = 120 * 1024
 local TIMED_OUT = 124
 
--- The words of a command together.
-local MAX_COMMAND = 2 * 1024 * 1024
+-- Linux takes no longer word in a command line, and this server no more together.
+local MAX_WORD, MAX_COMMAND = 128 * 1024 - 1, 2 * 1024 * 1024
 
 local EXEC = { command = "strings!", folder = "string" }
 local CODE = { code = "string!", language = "string!", timeout = "number", folder = "string" }
@@ -36,9 +36,10 @@ local function exec_command(server, request, row)
   local size = 0
   for _, word in ipairs(body.command) do
     size = size + #word
-  end
-  if size > MAX_COMMAND then
-    refuse(413, ("the command is larger than %d bytes: write what it is to work on to a file"):format(MAX_COMMAND))
+    if #word > MAX_WORD or size > MAX_COMMAND then
+      refuse(413, ("a word of a command has at most %d bytes, all together %d: write it to a file and run that")
+        :format(MAX_WORD, MAX_COMMAND))
+    end
   end
   return { argv = body.command, cwd = server.boxes.folder(body.folder), env = server.boxes.environment(row) }
 end
@@ -118,11 +119,21 @@ local function run_command(server, row, command, use)
   local exit_code = run.timed_out and TIMED_OUT or done.exit_code
   run:finish { status = exit_code == 0 and "completed" or "failed", cpu_ns = done.cpu_ns,
     memory_peak_bytes = done.memory_peak_bytes }
-  return result, exit_code, done, run
+  return result, exit_code, run
+end
+
+--- What a command is told to have written that could not be started, or was not let to its end.
+local function ended_early(run, command)
+  if run.process.result.not_started then
+    return run.process:refusal() .. "\n"
+  elseif run.timed_out then
+    return ("timed out after %g ms\n"):format(command.timeout)
+  end
+  return ""
 end
 
 local function answer_whole(server, request, row, command)
-  local outputs, exit_code, done, run = run_command(server, row, command, function(process)
+  local outputs, exit_code, run = run_command(server, row, command, function(process)
     local parts, sizes = { stdout = {}, stderr = {} }, { stdout = 0, stderr = 0 }
     for name, bytes in process.read, process do
       parts[name][#parts[name] + 1] = bytes
@@ -134,12 +145,7 @@ local function answer_whole(server, request, row, command)
     end
     return { stdout = table.concat(parts.stdout), stderr = table.concat(parts.stderr) }
   end)
-  local stderr = outputs.stderr
-  if done.not_started then
-    stderr = stderr .. run.process:refusal() .. "\n"
-  elseif run.timed_out then
-    stderr = stderr .. ("timed out after %g ms\n"):format(command.timeout)
-  end
+  local stderr = outputs.stderr .. ended_early(run, command)
   request:answer(200, { exit_code = exit_code, output = runs.text(outputs.stdout), error = runs.text(stderr) })
 end
 
@@ -153,9 +159,9 @@ local function answer_stream(server, request, row, command)
       writer = nil
     end
   end
-  local ok, exit_code, done, ran = pcall(function()
-    return select(2, run_command(server, row, command, function(process, run)
-      writer = request:stream(200, "text/plain; charset=utf-8", { [runs.HEADER] = run.id })
+  local ok, exit_code, run = pcall(function()
+    return select(2, run_command(server, row, command, function(process, begun)
+      writer = request:stream(200, "text/plain; charset=utf-8", { [runs.HEADER] = begun.id })
       for _, bytes in process.read, process do
         tell(bytes)
       end
@@ -163,10 +169,9 @@ local function answer_stream(server, request, row, command)
   end)
   local err = exit_code
   if ok then
-    if done.not_started then
-      tell(ran.process:refusal() .. "\n")
-    end
-    tell(("event: exit\ndata: %s\n\n"):format(json.encode { exit_code = exit_code, cpu_ns = done.cpu_ns }))
+    tell(ended_early(run, command))
+    local cpu_ns = run.process.result.cpu_ns
+    tell(("event: exit\ndata: %s\n\n"):format(json.encode { exit_code = exit_code, cpu_ns = cpu_ns }))
   elseif not request.answered then
     error(err, 0)
   else
