@@ -71,6 +71,26 @@ describe("without a server to talk to", function()
       '^unknown option "keep_alvie" %(did you mean "keep_alive"%?%)$')
   end)
 
+  it("a list that is none, whose items would be lost on the way", function()
+    for _, wrong in ipairs { { labels = { a = "a" } }, { labels = { "a", 5 } }, { skills = { [1] = "a", [3] = "c" } },
+      { network_policy = { mode = "custom", allowed_domains = { x = "y" } } } } do
+      wrong.base_url, wrong.api_key = "http://127.0.0.1:1", "k"
+      local ok, err = pcall(Box.create, wrong)
+      assert.is_false(ok)
+      assert.are.equal("usage", err.kind)
+      assert.matches("must be a list of strings", err.message)
+    end
+  end)
+
+  it("a header that is not for callers to set", function()
+    for _, name in ipairs { "Content-Length", "transfer-encoding" } do
+      local ok, err = pcall(Box.list, { base_url = "http://127.0.0.1:1", api_key = "k", headers = { [name] = "5" } })
+      assert.is_false(ok)
+      assert.are.equal("usage", err.kind)
+      assert.matches("the header " .. name:gsub("%-", "%%-") .. " is set by lbox", err.message)
+    end
+  end)
+
   it("a host name that does not exist", function()
     -- A label is at most 63 characters: no resolver has to be asked.
     local host = ("a"):rep(64) .. ".invalid"

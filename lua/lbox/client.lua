@@ -96,9 +96,15 @@ end
 ---@field once boolean|nil          an answer is final: only broken connections are retried
 ---@field lost string|nil          what may have happened when no answer came
 
+-- Of these the transfer itself decides.
+local FRAMING = { ["connection"] = true, ["content-length"] = true, ["expect"] = true, ["te"] = true,
+  ["trailer"] = true, ["transfer-encoding"] = true, ["upgrade"] = true }
+
 local function check_header(name, value)
   if type(name) ~= "string" or not name:find("^[%w!#$%%&'*+%-.^_`|~]+$") then
     errors.raise("usage", ("%q is not the name of a header"):format(tostring(name)))
+  elseif FRAMING[name:lower()] then
+    errors.raise("usage", ("the header %s is set by lbox"):format(name))
   elseif type(value) ~= "string" or value:find("[%c]") then
     errors.raise("usage", ("the header %s must be a string without line breaks"):format(name))
   end

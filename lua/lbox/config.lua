@@ -67,6 +67,9 @@ function M.configure(opts)
     errors.raise("usage", "lbox.configure takes a table of options, got " .. type(opts))
   end
   check(opts, "lbox.configure")
+  if opts.base_url and opts.base_url ~= "" and opts.base_url ~= "local" then
+    M.check_base_url(opts.base_url)
+  end
   take(configured, opts)
 end
 
@@ -93,7 +96,8 @@ local function pick(opts, key, variable)
   return variable and given(os.getenv(variable))
 end
 
-local function check_base_url(url)
+--- Requires a URL that paths can be put behind; returns it without slashes at its end.
+function M.check_base_url(url)
   if not url:find("^[Hh][Tt][Tt][Pp][Ss]?://[^/?#]") then
     local shown = url:gsub("//.*@", "//")
     errors.raise("usage", ('base_url must be "local" or start with http:// or https://, got %q')
@@ -137,7 +141,7 @@ function M.resolve(opts)
   if base_url == "local" then
     return M.locate(settings)
   end
-  settings.base_url = check_base_url(base_url)
+  settings.base_url = M.check_base_url(base_url)
   local key = pick(opts, "api_key", "UPSTASH_BOX_API_KEY")
   if not key then
     errors.raise("usage", NO_KEY)

@@ -29,7 +29,7 @@ local M = {}
 ---@field mcp_servers table[]|nil  { name, package, args } or { name, url, headers }
 M.OPTIONS = client.static_options {
   name = "string",
-  labels = "table",
+  labels = "strings",
   runtime = "string",
   size = "string",
   keep_alive = "boolean",
@@ -40,18 +40,18 @@ M.OPTIONS = client.static_options {
   env = "table",
   attach_headers = "table",
   network_policy = "table",
-  skills = "table",
+  skills = "strings",
   mcp_servers = "table",
 }
 
 local AGENT = { harness = "string", model = "string", api_key = "string", custom_harness = "table" }
-local CUSTOM_HARNESS = { command = "string", args = "table", protocol = "string" }
+local CUSTOM_HARNESS = { command = "string", args = "strings", protocol = "string" }
 local GIT = { token = "string", user_name = "string", user_email = "string" }
 local NETWORK_POLICY = {
-  mode = "string", allowed_domains = "table", allowed_cidrs = "table", denied_cidrs = "table",
+  mode = "string", allowed_domains = "strings", allowed_cidrs = "strings", denied_cidrs = "strings",
 }
 local MCP_SERVER = {
-  name = "string", package = "string", args = "table", url = "string", headers = "table",
+  name = "string", package = "string", args = "strings", url = "string", headers = "table",
 }
 
 local CUSTOM = "custom"

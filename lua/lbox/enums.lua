@@ -96,6 +96,9 @@ local HARNESS_OF_PREFIX = {
 ---@param model string  "anthropic/claude-sonnet-4-5"
 ---@return string
 function M.infer_default_provider(model)
+  if type(model) ~= "string" then
+    errors.raise("usage", "the model must be a string, got " .. type(model))
+  end
   for _, rule in ipairs(HARNESS_OF_PREFIX) do
     if model:sub(1, #rule[1]) == rule[1] then
       return rule[2]

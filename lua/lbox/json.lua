@@ -12,9 +12,13 @@ local Array_mt = { __name = "lbox.array" }
 ---@param list table|nil
 ---@return table
 function M.array(list)
+  if list ~= nil and type(list) ~= "table" then
+    error("lbox.array takes a list, got " .. type(list), 2)
+  end
   return setmetatable(list or {}, Array_mt)
 end
 
+--- Whether a table was marked by `array`, or decoded from an empty list.
 function M.is_array(value)
   return getmetatable(value) == Array_mt
 end

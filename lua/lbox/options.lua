@@ -30,8 +30,28 @@ local function one_of(value, choices, what)
   errors.raise("usage", ("%s must be %s, got %s"):format(what, table.concat(shown, " or "), quoted(value)))
 end
 
+--- Requires a list of strings without holes.
+local function strings(value, what)
+  local n = type(value) == "table" and #value
+  if not n then
+    errors.raise("usage", ("%s must be a list of strings, got %s"):format(what, type(value)))
+  end
+  for key, item in pairs(value) do
+    if type(key) ~= "number" or key < 1 or key > n or key % 1 ~= 0 then
+      errors.raise("usage", ("%s must be a list of strings, got a table with the key %s"):format(what, quoted(key)))
+    elseif type(item) ~= "string" then
+      errors.raise("usage", ("%s must be a list of strings, but item %d is a %s"):format(what, key, type(item)))
+    end
+  end
+  for i = 1, n do
+    if value[i] == nil then
+      errors.raise("usage", ("%s must be a list of strings, but item %d is missing"):format(what, i))
+    end
+  end
+end
+
 --- Checks an options table against `spec`: `{ name = "string"|"number"|"boolean"|"table"|"function"|
---- "any"|{ allowed values } }`. nil passes.
+--- "strings"|"any"|{ allowed values } }`. nil passes.
 ---@param opts table|nil
 ---@param spec table<string, string|any[]>
 ---@param what string  the call, for the error: "Box.create"
@@ -49,6 +69,8 @@ function M.check(opts, spec, what)
         near and (" (did you mean %q?)"):format(near) or ""), { option = key })
     elseif type(want) == "table" then
       one_of(value, want, "option " .. key)
+    elseif want == "strings" then
+      strings(value, ("option %s of %s"):format(key, what))
     elseif want ~= "any" and type(value) ~= want then
       errors.raise("usage", ("option %s of %s must be a %s, got %s"):format(key, what, want, type(value)))
     end
@@ -73,6 +95,14 @@ function M.nonblank(value, what)
     errors.raise("usage", what .. " must not contain a NUL byte")
   end
   return value
+end
+
+--- Requires something that can be called.
+function M.callable(value, what)
+  local mt = type(value) ~= "function" and getmetatable(value)
+  if type(value) ~= "function" and not (type(mt) == "table" and mt.__call) then
+    errors.raise("usage", ("%s must be a function, got %s"):format(what, type(value)))
+  end
 end
 
 --- Requires a time in milliseconds: a number from 0 on.

@@ -36,6 +36,7 @@ local KEYWORDS = {
   integer = { min = "minimum", max = "maximum" },
   array = { min_items = "minItems", max_items = "maxItems" },
 }
+local RANGES = { minLength = "maxLength", minimum = "maximum", minItems = "maxItems" }
 local COMMON = { default = "default", description = "description" }
 
 local function known_options(own)
@@ -61,6 +62,12 @@ local function apply(node, kind, opts)
         json_schema.with_nearest(key, known_options(own)), kind))
     end
     node[keyword] = json_schema.value(keyword, value, ("option %s of schema.%s"):format(key, kind))
+  end
+  for low, high in pairs(RANGES) do
+    if node[low] and node[high] and node[low] > node[high] then
+      errors.raise("usage", ("schema.%s: %s %s is more than %s %s, so nothing can match"):format(kind, low,
+        tostring(node[low]), high, tostring(node[high])))
+    end
   end
   return node
 end

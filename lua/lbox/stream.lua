@@ -16,11 +16,14 @@ local CHECK_EVERY = 64
 
 -- Pieces of text are joined every so many, so that long streams do not keep a long list.
 local JOIN_EVERY = 256
+-- As much text as a stream keeps for its result, give or take those pieces.
+local MAX_TEXT = 64 * 1024 * 1024
 
 -- How long a run that is over may take to close its stream.
 local LINGER_MS = 2000
 
 ---@class lbox.Stream: lbox.Run
+---@field truncated boolean    `result` is not all of the text: there was more than 64 MiB
 ---@field _req table|nil       the core's request; nil once the stream ended
 ---@field _read function       the request's `next`: looked up once, called for every event
 ---@field _transfer lbox.Transfer
@@ -43,14 +46,21 @@ local LINGER_MS = 2000
 
 --- Adds to the text of the stream.
 function M.keep(self, text)
+  if self.truncated then
+    return
+  end
   local parts = self._parts
   local n = self._part_count + 1
   self._part_count = n
   parts[n] = text
   if n >= JOIN_EVERY then
     local joined = self._joined
-    joined[#joined + 1] = concat(parts, "", 1, n)
-    self._part_count = 0
+    local piece = concat(parts, "", 1, n)
+    joined[#joined + 1] = piece
+    self._part_count, self._size = 0, self._size + #piece
+    if self._size > MAX_TEXT then
+      self.truncated = true
+    end
   end
 end
 
@@ -63,7 +73,7 @@ end
 --- what it said on the way.
 function M.replace_text(self, text)
   if text and text ~= "" then
-    self._joined, self._part_count = { text }, 0
+    self._joined, self._part_count, self._size, self.truncated = { text }, 0, #text, false
   end
 end
 
@@ -294,8 +304,8 @@ function M.open(opts)
   self._translate, self._at_end, self._as_result = opts.kind.translate, opts.kind.at_end, opts.kind.text
   self._deadline = opts.deadline
   self._idle = opts.idle_timeout or link.client.settings.timeout
-  self._parts, self._part_count, self._joined = {}, 0, {}
-  self._left = CHECK_EVERY
+  self._parts, self._part_count, self._joined, self._size = {}, 0, {}, 0
+  self._left, self.truncated = CHECK_EVERY, false
   self._over, self._reading = false, false
   opts.spec.deadline = opts.deadline
   opts.spec.idle = self._idle

@@ -11,19 +11,10 @@ local waits = require "lbox.async.wait"
 local M = {}
 
 local unpack = rawget(table, "unpack") or rawget(_G, "unpack")
-local now = core.now
+local now, check_callable = core.now, options.callable
 
 local DEFAULT_CONCURRENCY = 16
 local DEFAULT_SHIELD_MS = 5000
-
-local function check_callable(fn, what)
-  if type(fn) ~= "function" then
-    local mt = getmetatable(fn)
-    if type(mt) ~= "table" or not mt.__call then
-      errors.raise("usage", ("%s must be a function, got %s"):format(what, type(fn)))
-    end
-  end
-end
 
 local function finish(ok, ...)
   if not ok then

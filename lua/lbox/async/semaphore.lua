@@ -1,5 +1,6 @@
 --- A semaphore: so many permits, handed out in the order they are asked for.
 local errors = require "lbox.errors"
+local options = require "lbox.options"
 local trace = require "lbox.async.trace"
 local waiters = require "lbox.async.waiters"
 local waits = require "lbox.async.wait"
@@ -59,6 +60,7 @@ end
 ---@param fn fun(...): ...
 ---@return any ...  what `fn` returned
 function Semaphore:with(fn, ...)
+  options.callable(fn, "what to call with a permit")
   self:acquire()
   return released(self, xpcall(fn, trace.note, ...))
 end
