@@ -18,6 +18,9 @@
 #include "embedded.h"
 #include "lbox/lbox.h"
 #include "server/modules.h"
+#include "signals.h"
+
+enum { DIED_OF = 128 }; /* and a signal: the status of a script that one ended */
 
 /* package.searchers entry: loads a module from the embedded files. */
 static int search_embedded(lua_State *L)
@@ -70,11 +73,22 @@ static int l_isatty(lua_State *L)
   return 1;
 }
 
+/* signals() -> the descriptor of signals.h, or nil */
+static int l_signals(lua_State *L)
+{
+  int fd = lbox_cli_signals();
+  if (fd < 0)
+    lua_pushnil(L);
+  else
+    lua_pushinteger(L, fd);
+  return 1;
+}
+
 /* lbox.program: what only the running program knows of itself. */
 static int open_program(lua_State *L)
 {
   static const luaL_Reg functions[] = {
-      {"init_program", l_init_program}, {"isatty", l_isatty}, {NULL, NULL}};
+      {"init_program", l_init_program}, {"isatty", l_isatty}, {"signals", l_signals}, {NULL, NULL}};
   luaL_newlib(L, functions);
   return 1;
 }
@@ -147,5 +161,7 @@ int main(int argc, char **argv)
   else
     fprintf(stderr, "lbox: %s\n", lua_tostring(L, -1));
   lua_close(L);
+  if (status > DIED_OF)
+    lbox_cli_die_of(status - DIED_OF);
   return status;
 }

@@ -77,6 +77,34 @@ describe("the lbox program", function()
     support.sh("rm -rf " .. dir)
   end)
 
+  -- Shells start what runs in the background with SIGINT ignored.
+  local function signalled(text, ...)
+    local path = script(text)
+    local kills = {}
+    for i, signal in ipairs { ... } do
+      kills[i] = ("sleep 0.3; kill -%s $P;"):format(signal)
+    end
+    local said, status = support.sh(("timeout -s KILL 20 env --default-signal=INT %s %s & "
+      .. "sleep 0.3; P=$(pgrep -f '%s$' | tail -1); %s wait $!; echo status $?"):format(program, path,
+      path:gsub("^.", "[%0]"), table.concat(kills)))
+    os.remove(path)
+    return (said:gsub("Terminated\n", "")), status -- that is the shell's
+  end
+
+  it("cancels the script when it is interrupted, which cleans up, and ends by the signal", function()
+    local clean_up = [[
+      local ok, err = pcall(lbox.sleep, 60000)
+      lbox.shield(function() lbox.sleep(50) print("cleaned up", err) end)
+      error(err, 0)]]
+    local expected = "cleaned up\tlbox: cancelled: interrupted\nlbox: interrupted\nstatus "
+    assert.are.equal(expected .. "130\n", (signalled(clean_up, "INT")))
+    assert.are.equal(expected .. "143\n", (signalled(clean_up, "TERM")))
+  end)
+
+  it("ends at once when it is interrupted a second time", function()
+    assert.are.equal("status 130\n", (signalled("while true do end", "INT", "INT")))
+  end)
+
   it("has its main chunk in a task", function()
     local text = support.sh(program .. " -e 'print(require(\"lbox.async\").current() ~= nil)'")
     assert.are.equal("true\n", text)

@@ -50,9 +50,10 @@ function M.engine()
   return rt.get_loop().engine
 end
 
---- Calls `fn` from the loop whenever the engine's `id` becomes ready; nil takes it off.
-function M.source(id, fn)
-  rt.get_loop():source(id, fn)
+--- Calls `fn` from the loop whenever the engine's `id` becomes ready; nil takes it off. With `background`
+--- (both times) nobody waits for it: with nothing else left a wait is a deadlock.
+function M.source(id, fn, background)
+  rt.get_loop():source(id, fn, background)
 end
 
 local Timer = {}

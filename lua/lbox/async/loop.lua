@@ -89,8 +89,13 @@ function Loop:wake(task)
   end
 end
 
---- Calls `fn` whenever the engine's `id` becomes ready; nil takes it off.
-function Loop:source(id, fn)
+--- Calls `fn` whenever the engine's `id` becomes ready; nil takes it off. What comes in the background
+--- is nothing that the loop would be turned for.
+function Loop:source(id, fn, background)
+  if background then
+    self.sources[id] = fn
+    return
+  end
   local had = self.sources[id] ~= nil
   self.sources[id] = fn
   if fn and not had then

@@ -29,7 +29,7 @@ end
 local function clean(text)
   local lines = {}
   for line in text:gsub("^\n", ""):gmatch("[^\n]+") do
-    if not line:find("lbox[/.]async[/.]") and not line:find("[C]: in function 'xpcall'", 1, true)
+    if not line:find("lbox[/.]async[/.]") and not line:find("lbox[/.]cli[/.]main") and not line:find("[C]: in function 'xpcall'", 1, true)
       and not line:find("(...tail calls...)", 1, true) then
       lines[#lines + 1] = line
     end
@@ -71,8 +71,11 @@ function M.note(err)
       last_string, last_known = err, seen
     end
   elseif seen.co ~= co and seen.parts < MAX_PARTS then
+    local place = clean(debug.traceback("", 2))
     seen.co, seen.parts = co, seen.parts + 1
-    seen.text = seen.text .. "\nawaited by:\n" .. clean(debug.traceback("", 2))
+    if place:find("\n\t[^%[]") then -- not only C: somebody's code awaits it
+      seen.text = seen.text .. "\nawaited by:\n" .. place
+    end
   end
   if errors.is(err) then
     err.traceback = seen.text

@@ -4,6 +4,8 @@ local program = require "lbox.program"
 
 -- Exit status of scripts that fail, as lua5.4's. Commands have their own.
 local SCRIPT_FAILED = 1
+-- Of a script that a signal ended: this and its number.
+local DIED_OF = 128
 
 local COMMANDS = {
   doctor = "say what works on this machine and what to do about what does not",
@@ -157,23 +159,52 @@ local function make_arg(argv, script)
   return arg
 end
 
+--- Cancels `task` when somebody wants the script to end. Returns a function that ends this and returns
+--- the signal that came, if one did.
+local function cancel_on_signals(task)
+  local async, posix = require "lbox.async", require "lbox.server.posix"
+  local fd = program.signals()
+  local watch, came = async.engine():watch(fd), nil
+  async.source(watch:id(), function()
+    local bytes = posix.read(fd, 1)
+    came = came or bytes and bytes:byte()
+    task:cancel("interrupted")
+    watch:arm("r")
+  end, true)
+  watch:arm("r")
+  return function()
+    async.source(watch:id(), nil, true)
+    watch:close()
+    return came
+  end
+end
+
 --- Runs `chunk` as the main task. An error, also one of a task that made it fail, is printed with the
 --- traceback of where it was raised.
----@return boolean ok
+---@return integer status
 local function run_main(chunk, ...)
-  local async = require "lbox.async"
-  local ok, err = pcall(async.run, chunk, ...)
-  if not ok then
+  local async, errors = require "lbox.async", require "lbox.errors"
+  local stop_listening
+  local ok, err = pcall(async.run, function(...)
+    stop_listening = cancel_on_signals(async.current())
+    return chunk(...)
+  end, ...)
+  local signal = stop_listening and stop_listening()
+  if not ok and not (signal and errors.is(err, "cancelled")) then
     complain(async.describe(err))
   end
-  return ok
+  if signal then
+    complain("interrupted")
+    return DIED_OF + signal
+  end
+  return ok and 0 or SCRIPT_FAILED
 end
 
 local function run_string(text, name)
   local chunk, why = load(text, name)
   if not chunk then
     complain(why)
-    return false
+    return SCRIPT_FAILED
   end
   return run_main(chunk)
 end
@@ -196,7 +227,7 @@ local function run_init()
     name, init = "LUA_INIT", os.getenv("LUA_INIT")
   end
   if not init then
-    return true
+    return 0
   elseif init:sub(1, 1) == "@" then
     return run_main(function() return dofile(init:sub(2)) end)
   end
@@ -208,7 +239,7 @@ local function run_script(argv, index)
   local chunk, why = loadfile(name ~= "-" and name or nil)
   if not chunk then
     complain(why)
-    return false
+    return SCRIPT_FAILED
   end
   return run_main(chunk, table.unpack(argv, index + 1))
 end
@@ -261,22 +292,20 @@ return function(argv)
   if opts.version then
     print_version()
   end
-  if not opts.no_environment and not run_init() then
-    return SCRIPT_FAILED
-  end
+  local status = opts.no_environment and 0 or run_init()
   for _, action in ipairs(opts.actions) do
-    if not run_action(action) then
-      return SCRIPT_FAILED
-    end
+    status = status == 0 and run_action(action) or status
   end
-  if opts.script then
-    return run_script(argv, opts.script) and 0 or SCRIPT_FAILED
+  if status ~= 0 then
+    return status
+  elseif opts.script then
+    return run_script(argv, opts.script)
   elseif #opts.actions == 0 and not opts.version then
     if program.isatty(0) then
       io.stdout:write(usage())
       return 0
     end
-    return run_script({ "-" }, 1) and 0 or SCRIPT_FAILED
+    return run_script({ "-" }, 1)
   end
   return 0
 end
