@@ -104,6 +104,39 @@ size_t lbox_utf8_repair(char *out, const char *s, size_t n)
   return size;
 }
 
+/* The escape of a byte in `out`, which holds 6: its length, 0 when it needs none. */
+static size_t json_escape(char *out, unsigned char c)
+{
+  static const char letters[] = "\b\t\n\f\r\"\\/", escapes[] = "btnfr\"\\/";
+  if (c >= 0x20 && c != '"' && c != '\\' && c != '/' && c != 0x7f)
+    return 0;
+  const char *at = c ? strchr(letters, c) : NULL;
+  if (at) {
+    out[0] = '\\';
+    out[1] = escapes[at - letters];
+    return 2;
+  }
+  static const char digits[] = "0123456789abcdef";
+  memcpy(out, "\\u00", 4);
+  out[4] = digits[c >> 4];
+  out[5] = digits[c & 15];
+  return 6;
+}
+
+size_t lbox_json_quote(char *out, const char *s, size_t n)
+{
+  size_t size = 0;
+  char escape[6];
+  for (size_t i = 0; i <= n + 1; i++) {
+    char c = i == 0 || i > n ? '"' : s[i - 1];
+    size_t len = i == 0 || i > n ? 0 : json_escape(escape, (unsigned char)c);
+    if (out)
+      memcpy(out + size, len ? escape : &c, len ? len : 1);
+    size += len ? len : 1;
+  }
+  return size;
+}
+
 size_t lbox_base64_size(size_t n)
 {
   return BASE64_ENCODE_RAW_LENGTH(n);

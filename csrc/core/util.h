@@ -22,6 +22,10 @@ bool lbox_is_utf8(const char *s, size_t n);
    bytes that are; with `out` NULL nothing is written. */
 size_t lbox_utf8_repair(char *out, const char *s, size_t n);
 
+/* Writes the bytes as a JSON string in quotes. Returns how many bytes that are; with `out` NULL
+   nothing is written. The bytes are to be UTF-8. */
+size_t lbox_json_quote(char *out, const char *s, size_t n);
+
 /* base64 with padding, by nettle. `out` holds lbox_base64_size(n) bytes. Returns bytes written. */
 size_t lbox_base64_size(size_t n);
 size_t lbox_base64_encode(char *out, const void *bytes, size_t n);

@@ -135,6 +135,19 @@ static int l_utf8_repair(lua_State *L)
   return 1;
 }
 
+/* core.json_quote(s) -> s as a JSON string in quotes */
+static int l_json_quote(lua_State *L)
+{
+  size_t n;
+  const char *s = luaL_checklstring(L, 1, &n);
+  size_t size = lbox_json_quote(NULL, s, n);
+  char small[256];
+  char *out = size <= sizeof small ? small : lbox_newuserdata(L, size);
+  lbox_json_quote(out, s, n);
+  lua_pushlstring(L, out, size);
+  return 1;
+}
+
 static const luaL_Reg functions[] = {{"now", l_now},
                                      {"random", l_random},
                                      {"uuid", l_uuid},
@@ -142,6 +155,7 @@ static const luaL_Reg functions[] = {{"now", l_now},
                                      {"base64_decode", l_base64_decode},
                                      {"is_utf8", l_is_utf8},
                                      {"utf8_repair", l_utf8_repair},
+                                     {"json_quote", l_json_quote},
                                      {"engine", lbox__l_engine_new},
                                      {"sse_parser", lbox__l_sse_parser},
                                      {"exec_parser", lbox__l_exec_parser},

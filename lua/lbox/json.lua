@@ -1,5 +1,7 @@
 --- JSON: decoding by lua-cjson (in Neovim by its sibling vim.json), encoding by a small canonical
 --- encoder of our own: sorted keys, whole numbers as such, lists that are empty, 17 digits.
+local core = require "lbox.core"
+
 local M = {}
 
 local MAX_DEPTH = 1000
@@ -167,20 +169,6 @@ end
 
 -- ---------------------------------------------------------------------------------- encoding
 
-local ESCAPES = { ['"'] = '\\"', ["\\"] = "\\\\", ["/"] = "\\/", ["\b"] = "\\b", ["\f"] = "\\f",
-  ["\n"] = "\\n", ["\r"] = "\\r", ["\t"] = "\\t", ["\127"] = "\\u007f" }
-
-local function escape(char)
-  return ESCAPES[char] or ("\\u%04x"):format(char:byte())
-end
-
-local function encode_string(text)
-  if text:find('[%c"\\/\127]') then
-    text = text:gsub('[%c"\\/\127]', escape)
-  end
-  return '"' .. text .. '"'
-end
-
 local function encode_number(number)
   if number ~= number or number == math.huge or number == -math.huge then
     error("a number that is not finite has no JSON form", 0)
@@ -218,7 +206,7 @@ local function encode_object(object, depth)
   end
   table.sort(keys)
   for i, key in ipairs(keys) do
-    keys[i] = encode_string(key) .. ":" .. encode_value(object[key], depth)
+    keys[i] = core.json_quote(key) .. ":" .. encode_value(object[key], depth)
   end
   return "{" .. table.concat(keys, ",") .. "}"
 end
@@ -239,7 +227,7 @@ end
 function encode_value(value, depth)
   local kind = type(value)
   if kind == "string" then
-    return encode_string(value)
+    return core.json_quote(value)
   elseif kind == "number" then
     return encode_number(value)
   elseif kind == "boolean" then

@@ -82,6 +82,17 @@ static void test_utf8_repair(void)
   CHECK(memcmp(out, "a\xef\xbf\xbd\xc3\xa4", 6) == 0);
 }
 
+static void test_json_quote(void)
+{
+  static const char bytes[] = "a\"\\/\b\t\n\f\r\x01\x7f\0\xc3\xa4";
+  static const char quoted[] = "\"a\\\"\\\\\\/\\b\\t\\n\\f\\r\\u0001\\u007f\\u0000\xc3\xa4\"";
+  char out[128];
+  CHECK_INT(lbox_json_quote(NULL, bytes, sizeof bytes - 1), sizeof quoted - 1);
+  CHECK_INT(lbox_json_quote(out, bytes, sizeof bytes - 1), sizeof quoted - 1);
+  CHECK(memcmp(out, quoted, sizeof quoted - 1) == 0);
+  CHECK_INT(lbox_json_quote(NULL, "", 0), 2);
+}
+
 static void test_base64_round_trip(void)
 {
   for (size_t n = 0; n < 200; n++) {
@@ -124,6 +135,7 @@ int main(void)
   test_uuid_is_version_4();
   test_utf8();
   test_utf8_repair();
+  test_json_quote();
   test_base64_round_trip();
   test_base64_text();
   return check_summary();
