@@ -45,6 +45,15 @@ describe("json", function()
     end
   end)
 
+  it("makes U+FFFD of half a surrogate pair", function()
+    local whole = json.decode([["\ud83d\ude00"]])
+    assert.are.equal("\240\159\152\128", whole)
+    for text, expected in pairs { ["\\ud83d"] = "?", ["a\\ude00b"] = "a?b", ["\\ud83d\\ud83d\\ude00"] = "?" .. whole,
+      ["\\\\ud83d"] = "\\ud83d", ["\\uD83Dx\\uDE00"] = "?x?" } do
+      assert.are.equal(expected, (json.decode('"' .. text .. '"'):gsub("\239\191\189", "?")))
+    end
+  end)
+
   it("says why bad input is bad", function()
     local value, why = json.decode("{nope")
     assert.is_nil(value)

@@ -76,6 +76,7 @@ struct httpd_peer {
   struct lbox_watch *hangup;  /* NULL once it fired */
   struct httpd_address address;
   struct httpd_request *request;
+  bool known; /* has sent the key */
   enum httpd_phase phase;
   int64_t moved_at; /* when the last block moved */
   size_t moved;     /* bytes since */

@@ -5,7 +5,8 @@
 ** One rule limits time: a client has to move something within each limit. It must have sent a whole
 ** request head that long after it connected or got its last answer, each further block of its body
 ** that long after the one before, and it must take each block of an answer. So neither a client
-** that stops nor one that sends a byte a minute holds a connection.
+** that stops nor one that sends a byte a minute holds a connection. Who has not sent the key has
+** less time, and least when connections get scarce.
 */
 #include "httpd.h"
 
@@ -14,6 +15,12 @@
 #include <sys/epoll.h>
 
 #include "core/util.h"
+
+enum {
+  STRANGER_US = 10000000,
+  CROWDED_US = 1000000,
+  HANGUP_US = 1000000 /* for what a client sent before it hung up */
+};
 
 struct httpd_peer *lbox__peer_of(struct MHD_Connection *mhd)
 {
@@ -147,13 +154,26 @@ static bool is_waited_for(const struct httpd_peer *p)
   }
 }
 
+static int64_t limit_of(const struct httpd_peer *p)
+{
+  const struct httpd *h = p->server;
+  if (p->phase == PHASE_ANSWER)
+    return h->limits.write_us;
+  int64_t limit = h->limits.idle_us, less = limit;
+  if (!p->hangup)
+    less =
+        HANGUP_US; /* libmicrohttpd does not see it while the buffer of a request's head is full */
+  else if (!p->known)
+    less = h->connections > h->limits.connections / 4 * 3 ? CROWDED_US : STRANGER_US;
+  return less < limit ? less : limit;
+}
+
 void lbox__peers_check(struct httpd *h)
 {
   int64_t now = lbox_now_us();
   for (const struct httpd_peer *p = h->peers; p; p = p->next) {
-    int64_t limit = p->phase == PHASE_ANSWER ? h->limits.write_us : h->limits.idle_us;
     /* libmicrohttpd sees an end and closes. */
-    if (is_waited_for(p) && now - p->moved_at > limit)
+    if (is_waited_for(p) && now - p->moved_at > limit_of(p))
       shutdown(p->fd, SHUT_RDWR);
   }
 }

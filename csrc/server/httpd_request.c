@@ -247,6 +247,7 @@ static enum MHD_Result begin(struct httpd_request *r, const char *method, const 
   unsigned long long length = reader.length ? strtoull(reader.length, NULL, 10) : 0;
   /* A client that is still sending would lose the answer in the reset that follows it. */
   r->stranger = !has_key(r);
+  r->peer->known = r->peer->known || !r->stranger;
   bool may_send = r->stranger || reserve(r, length > SIZE_MAX ? SIZE_MAX : (size_t)length);
   if (!may_send && length > MAX_DISCARD)
     return refuse_body(r);

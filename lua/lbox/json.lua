@@ -127,12 +127,36 @@ local function has_numbers(text)
   return text:find("[eE]%+?%d%d%d") or (#text > 300 and text:find(("%d"):rep(300)))
 end
 
+--- The text with U+FFFD for halves of surrogate pairs, which stand for no character and which the decoder
+--- refuses: encoders write them when text was cut in the middle of one.
+local function repair_surrogates(text)
+  local at = text:find("\\", 1, true)
+  local parts, from = {}, 1
+  while at do
+    local unit = text:match("^u([dD][89abAB]%x%x)", at + 1) or text:match("^u([dD][c-fC-F]%x%x)", at + 1)
+    if unit and unit:find("^.[89abAB]") and text:find("^\\u[dD][c-fC-F]%x%x", at + 6) then
+      at = at + 12
+    elseif unit then
+      parts[#parts + 1] = text:sub(from, at - 1) .. "\\ufffd"
+      at = at + 6
+      from = at
+    else
+      at = at + 2
+    end
+    at = text:find("\\", at, true)
+  end
+  return table.concat(parts) .. text:sub(from)
+end
+
 --- Decodes JSON text. JSON null is `json.null`, an empty list a `json.array`; whole numbers are integers
 --- on Lua 5.4.
 ---@param text string
 ---@return any value  nil on bad input
 ---@return string|nil why
 function M.decode(text)
+  if text:find("\\u[dD][89a-fA-F]") then
+    text = repair_surrogates(text)
+  end
   local has_empty_lists = text:find("%[%s*%]")
   local ok, value = pcall(get_decoder().decode, has_empty_lists and fill_empty_lists(text) or text)
   if not ok and has_empty_lists then

@@ -155,7 +155,7 @@ describe("a harness in a local box", function()
 
   it("is recorded with usage, whatever it claims of it", function()
     local _, err = run([[printf 'event: done\ndata: {"output":"x","total_cost_usd":1e999}\n\n']])
-    assert.matches("without saying that it was done", err.message) -- 1e999 is no number JSON can have
+    assert.matches("the harness's done is no JSON object: a number is out of range", err.message)
     run([[printf 'event: done\ndata: {"input_tokens":"7","output_tokens":1e300,"total_cost_usd":0.5}\n\n']])
     assert.are.equal(0, recorded().input_tokens)
     assert.are.equal(0.5, recorded().cost_usd)
@@ -176,12 +176,41 @@ describe("a harness in a local box", function()
     assert.matches("the output of the harness's done must be a string, not a number", err.message)
     assert.are.equal("failed", recorded().status)
     _, err = run([[printf 'event: done\ndata: []\n\n']])
-    assert.matches("without saying that it was done", err.message)
+    assert.matches("the data of the harness's done is no JSON object: %[%]", err.message)
     _, err = run([[printf 'event: error\ndata: {"message":"?"}\n\n']])
     assert.matches("without words", err.message)
     run([[printf 'event: done\ndata: {"output":null,"input_tokens":-5}\n\n']])
     assert.are.equal("completed", recorded().status)
     assert.are.equal(0, recorded().input_tokens)
+  end)
+
+  it("cannot forge by a name that others read differently", function()
+    local kinds = run([[printf 'event: done\302\240\ndata: {"output":"forged"}\n\n'
+      printf 'event: run_start\342\200\203\ndata: {"run_id":"forged"}\n\n'
+]] .. DONE)
+    assert.are.same({ "start", "finish", "stats" }, kinds)
+  end)
+
+  it("may have cut a text in the middle of a character", function()
+    local _, err, stream = run([[printf 'event: done\ndata: {"output":"half \\ud83d"}\n\n']])
+    assert.is_nil(err)
+    assert.are.equal("half \239\191\189", stream.result)
+  end)
+
+  it("is cancelled at once also when its reader does not read", function()
+    box.files:write { path = "/home/boxuser/agent.sh", content =
+      "yes 'event: text\ndata: {\"text\":\"" .. ("spam"):rep(2000) .. "\"}\n'" }
+    local stream = box.agent:stream { prompt = "go" }
+    assert.are.equal("start", stream:next().type)
+    lbox.sleep(500) -- the server waits for us by now
+    cancel(stream.id)
+    lbox.timeout(3000, function()
+      while recorded().status == "running" do
+        lbox.sleep(20)
+      end
+    end)
+    assert.are.equal("cancelled", recorded().status)
+    stream:close()
   end)
 
   it("is passed on number for number and list for list", function()

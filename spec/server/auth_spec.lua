@@ -71,7 +71,8 @@ describe("the server's door", function()
     assert.are.equal(400, (ask(keyed("-X DELETE -d '{\"ids\":[]}'"))))
     for _, wrong in ipairs { '{"labels":5}', '{"labels":["a",null]}', '{"labels":["a\\u0000"]}', "[]", '["a"]',
       '{"name":"\255"}', '{"ttl":1e999}', '{"env_vars":{"A":5}}', '{"env_vars":{"A=":"b"}}',
-      '{"network_policy":{"mode":{}}}', '{"env_vars":{"A":"' .. ("x"):rep(130000) .. '"}}' } do
+      '{"network_policy":{"mode":{}}}', '{"name":"snapshots"}', '{"name":".."}',
+      '{"env_vars":{"A":"' .. ("x"):rep(130000) .. '"}}' } do
       local file = assert(io.open(server.dir .. "/body", "wb"))
       file:write(wrong)
       file:close()

@@ -37,6 +37,22 @@ describe("a server killed with -9", function()
     local run = back:list_runs()[1]
     assert.are.equal("failed", run.status)
     assert.are.equal("the server stopped", run.error_message)
+    again:kill()
+
+    -- What begins first after a restart can be cancelled as at any time.
+    again = support.start { dir = server.dir }
+    local later = lbox.Box.get(box.id, again:client()).exec:stream("echo begun; sleep 30", { timeout = 20000 })
+    assert.are.equal("begun\n", later:next().data)
+    local started = lbox.now()
+    assert.is_true(later:cancel())
+    lbox.timeout(5000, function()
+      while lbox.Box.get(box.id, again:client()):list_runs()[1].status == "running" do
+        lbox.sleep(20)
+      end
+    end)
+    assert.is_true(lbox.now() - started < 5000)
+    back = lbox.Box.get(box.id, again:client())
+    assert.are.equal("cancelled", back:list_runs()[1].status)
     back:delete()
     again:stop()
     os.remove(server.log)

@@ -29,8 +29,9 @@ end
 local function clean(text)
   local lines = {}
   for line in text:gsub("^\n", ""):gmatch("[^\n]+") do
-    if not line:find("lbox[/.]async[/.]") and not line:find("lbox[/.]cli[/.]main") and not line:find("[C]: in function 'xpcall'", 1, true)
-      and not line:find("(...tail calls...)", 1, true) then
+    local ours = line:find("lbox[/.]async[/.]") or line:find("lbox[/.]cli[/.]main")
+      or line:find("[C]: in function 'xpcall'", 1, true) or line:find("(...tail calls...)", 1, true)
+    if not ours then
       lines[#lines + 1] = line
     end
   end

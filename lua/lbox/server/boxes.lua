@@ -26,7 +26,7 @@ function Boxes.new(server)
 end
 
 --- What is known of a box while the server runs: its sandbox, what is active in it.
-local function live_of(self, id)
+function Boxes:live_state(id)
   local live = self.live[id]
   if not live then
     live = { active = 0 }
@@ -63,6 +63,13 @@ local function make_directory(dir, uid)
   sandbox.create_root(dir .. "/root", uid)
 end
 
+local function remove_dir(path)
+  local ok, why = posix.rmdir(path)
+  if not ok then
+    errors.raise("local", ("%s: %s"):format(path, why))
+  end
+end
+
 --- Removes the files of a box in which nothing runs any more.
 local function remove_files(self, dir)
   local root = dir .. "/root"
@@ -73,7 +80,7 @@ local function remove_files(self, dir)
       errors.raise("local", ("%s belongs to user %d and to no box"):format(root, uid))
     end
     sandbox.empty_root(root, uid, self.data.bin)
-    assert(posix.rmdir(root))
+    remove_dir(root)
   end
 end
 
@@ -81,7 +88,7 @@ end
 local function remove_directory(self, dir)
   remove_files(self, dir)
   posix.unlink(dir .. "/lock")
-  assert(posix.rmdir(dir))
+  remove_dir(dir)
 end
 
 --- All that beside whatever else goes on; what cannot be removed is removed at the next start. Until it
@@ -175,7 +182,7 @@ end
 --- The running sandbox of a box; starts it when it is not up.
 ---@return lbox.server.Sandbox
 function Boxes:sandbox(row)
-  local live = live_of(self, row.id)
+  local live = self:live_state(row.id)
   while live.starting do
     local op = async.op()
     table.insert(live.starting, op)
@@ -216,7 +223,7 @@ end
 
 --- Counts work in a box: it is `running` meanwhile.
 function Boxes:working(row, fn)
-  local live = live_of(self, row.id)
+  local live = self:live_state(row.id)
   live.active = live.active + 1
   local results = table.pack(pcall(fn, self:sandbox(row)))
   live.active = live.active - 1
@@ -229,7 +236,7 @@ end
 --- Ends the sandbox of a box and waits until its last process is gone.
 local function end_sandbox(live)
   local box = live.sandbox
-  if box and not box.closed then
+  if box and not box.ended then
     local ended = async.op()
     box.on_exit[#box.on_exit + 1] = function() ended:resolve() end
     box:close()
@@ -239,7 +246,7 @@ end
 
 --- Deletes a box for good: its processes, its row and its files.
 function Boxes:delete(row)
-  local live = live_of(self, row.id)
+  local live = self:live_state(row.id)
   if live.deleting then
     return
   end
@@ -247,14 +254,14 @@ function Boxes:delete(row)
   for _, run in pairs(live.runs or {}) do
     run:cancel()
   end
-  if live.starting then
-    local op = async.op()
-    table.insert(live.starting, op)
-    async.wait(op)
-  end
-  end_sandbox(live)
   local dir, rubbish = directory(self, row.id), directory(self, DELETED .. row.id)
   local ok, err = pcall(function()
+    if live.starting then
+      local op = async.op()
+      table.insert(live.starting, op)
+      async.wait(op)
+    end
+    end_sandbox(live)
     local moved, why, errno = posix.rename(dir, rubbish)
     if not moved and errno ~= "ENOENT" then
       errors.raise("local", ("cannot move %s: %s"):format(dir, why))

@@ -1,6 +1,7 @@
 --- The local box server: who may ask, what is answered, when it ends.
 local async = require "lbox.async"
 local Boxes = require "lbox.server.boxes"
+local core = require "lbox.core"
 local data = require "lbox.server.data"
 local errors = require "lbox.errors"
 local listener = require "lbox.server.listener"
@@ -63,7 +64,7 @@ local function answer_error(server, request, err)
     server.log("error: " .. async.describe(err))
   end
   if not request.answered then
-    request:answer(status, { error = message })
+    request:answer(status, { error = core.utf8_repair(message) })
   end
 end
 

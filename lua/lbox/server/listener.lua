@@ -12,6 +12,7 @@ local M = {}
 local HIGH_WATER = 256 * 1024
 -- Requests handled at once; further ones wait in the HTTP server, which refuses the rest with 503.
 local MAX_LIVE = 1000
+local MAX_JSON = 4 * 1024 * 1024
 
 -- ------------------------------------------------------------------------------ parts of a URL
 
@@ -82,12 +83,17 @@ function Request:body()
   return self.bytes
 end
 
---- The body, decoded; an empty one is {}. Raises kind `api` 400 when it is not a JSON object.
+--- The body, decoded; an empty one is {}. Raises kind `api` 400 when it is not a JSON object, 413 when it
+--- is larger than `max` (4 MiB): while it is decoded nobody else is served.
+---@param max integer|nil  bytes
 ---@return table
-function Request:json()
+function Request:json(max)
+  max = max or MAX_JSON
   local body = self:body()
   if not body:find("%S") then
     return {}
+  elseif #body > max then
+    errors.raise("api", ("the request body is larger than %d bytes"):format(max), { status_code = 413 })
   end
   local value, why = json.decode(body)
   if why then
@@ -121,6 +127,22 @@ function Request:answer(status, value)
   self:respond(status, { ["Content-Type"] = "application/json" }, json.encode(value))
 end
 
+--- Answers with `{ name = list }`. The items are encoded one after the other, so that others get their
+--- turn in between.
+---@param status integer
+---@param name string
+---@param list any[]
+---@param item fun(value: any): any  what is encoded for each
+function Request:answer_list(status, name, list, item)
+  local parts = {}
+  for i, value in ipairs(list) do
+    parts[i] = json.encode(item(value))
+    async.checkpoint()
+  end
+  self:respond(status, { ["Content-Type"] = "application/json" },
+    ("{%s:[%s]}"):format(json.encode(name), table.concat(parts, ",")))
+end
+
 ---@class lbox.server.Writer
 local Writer = {}
 Writer.__index = Writer
@@ -145,11 +167,22 @@ end
 --- Waits until most of what was written is sent, or the client is gone.
 local function wait_for_room(writer)
   local op = async.op(function() async.source(writer.id, nil) end)
+  writer.waiting = op
   async.source(writer.id, function()
     async.source(writer.id, nil)
     op:resolve()
   end)
   async.wait(op)
+  writer.waiting = nil
+end
+
+--- From here on nothing waits for the client: what comes yet is little.
+function Writer:hurry()
+  self.hurried = true
+  if self.waiting then
+    async.source(self.id, nil)
+    self.waiting:resolve()
+  end
 end
 
 --- Sends bytes; waits while much is unsent. Raises kind `network` when the client is gone.
@@ -159,7 +192,7 @@ function Writer:write(bytes)
   if bytes ~= "" and not self.ended then
     unsent = self.conn:write(bytes)
   end
-  while unsent > HIGH_WATER and not self:gone() do
+  while unsent > HIGH_WATER and not self.hurried and not self:gone() do
     wait_for_room(self)
     unsent = self.ended and 0 or self.conn:unsent()
   end

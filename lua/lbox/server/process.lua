@@ -93,7 +93,12 @@ function M.start(sandbox, command)
   local bytes = encode(command)
   local fds = setmetatable({}, Fds)
   local payload = fds:add(posix.memfd(bytes))
-  local stdin = fds:add(command.stdin and posix.memfd(command.stdin) or posix.open("/dev/null", "read"))
+  local stdin
+  if command.stdin then
+    stdin = fds:add(posix.memfd(command.stdin))
+  else
+    stdin = fds:add(posix.open("/dev/null", "read"))
+  end
   local out_read, out_write = fds:pipe()
   local err_read, err_write
   if not command.merge then

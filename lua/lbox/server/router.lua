@@ -1,6 +1,7 @@
 --- Which handler answers which request. A route is { method, pattern, handler }; `{name}` in a pattern
 --- is one percent-decoded path segment.
 local errors = require "lbox.errors"
+local fields = require "lbox.server.fields"
 local listener = require "lbox.server.listener"
 
 local M = {}
@@ -48,7 +49,7 @@ local function match(route, parts)
     local name = part:match("^{(.+)}$")
     if name then
       local value = listener.unescape(parts[i])
-      if value:find("[%z/]") or not value:find("%S") then
+      if value:find("[%z/]") or not value:find("%S") or (name == "id" and fields.RESERVED[value]) then
         return nil
       end
       params[name] = value
@@ -78,8 +79,8 @@ function M.find(routes, method, path)
   end
   if allowed then
     refuse(405, ("%s is not possible here: %s"):format(method, allowed))
-  elseif parts[1] == "v2" and parts[2] == "box" and (UNAVAILABLE[parts[4]] or parts[3] == "snapshots"
-    or parts[3] == "from-snapshot" or parts[3] == "settings") then
+  elseif parts[1] == "v2" and parts[2] == "box" and (UNAVAILABLE[parts[4]] or fields.RESERVED[parts[3]])
+  then
     refuse(501, ("%s %s is not available on local boxes yet"):format(method, path))
   end
   refuse(404, ("no such route: %s %s"):format(method, path))

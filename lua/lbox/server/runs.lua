@@ -24,11 +24,9 @@ function Run.begin(server, row, fields)
   local run = setmetatable({ id = ids.run(), box_id = row.id, server = server, row = row, type = fields.type,
     prompt = fields.prompt, model = fields.model, created_at = os.time(), began = async.now() }, Run)
   server.store:add_run(run)
-  local live = server.boxes.live[row.id]
-  if live then
-    live.runs = live.runs or {}
-    live.runs[run.id] = run
-  end
+  local live = server.boxes:live_state(row.id)
+  live.runs = live.runs or {}
+  live.runs[run.id] = run
   return run
 end
 
@@ -44,7 +42,8 @@ local function record_later(run, fields)
 end
 
 --- Records the end. `fields` are columns of the store; `status` is one of them. Raises when it cannot be
---- recorded now; then it is as soon as it can.
+--- recorded now; then, since nobody is told of it, the run has failed for that, and this is recorded as
+--- soon as it can be.
 function Run:finish(fields)
   if self.ended then
     return
@@ -61,19 +60,29 @@ function Run:finish(fields)
   end
   local ok, err = pcall(self.server.store.end_run, self.server.store, fields)
   if not ok then
-    record_later(self, fields)
+    record_later(self, { id = self.id, status = "failed", error_message = tostring(err), cpu_ns = fields.cpu_ns,
+      duration_ms = fields.duration_ms, memory_peak_bytes = fields.memory_peak_bytes })
     error(err, 0)
   end
 end
 
---- Stops the run's process and everything it started.
+--- Stops the run, whose status is then `cancelled`.
 function Run:cancel()
   if self.ended or self.cancelled then
     return
   end
   self.cancelled = true
+  self:stop()
+end
+
+--- Kills the run's process and everything it started, and no longer waits for a client that is slow to
+--- read.
+function Run:stop()
   if self.process then
     pcall(self.process.kill, self.process)
+  end
+  if self.writer then
+    self.writer:hurry()
   end
 end
 

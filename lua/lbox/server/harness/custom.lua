@@ -40,9 +40,10 @@ function M.command(config, ask)
   return argv, env
 end
 
-local function is_plain(name)
-  return core.is_utf8(name) and not name:find("%c")
-end
+-- A client may take other names for known ones, blanks of Unicode being blanks to some.
+local NAME = "^[%w_.%-]+$"
+-- What a harness says last: if that cannot be read, nobody knows how the run ended.
+local LAST = { done = true, error = true }
 
 local function is_object(value)
   return type(value) == "table" and not json.is_array(value) and #value == 0
@@ -50,8 +51,9 @@ end
 
 --- Reads a running harness: calls `emit(event, data, text)` for each of its events, in order, and
 --- returns the last line of what it wrote to stderr. `text` is the data as JSON still: Lua cannot hold
---- every number. An event without a plain name, or whose data is no JSON object, is passed over, as the
---- clients do (box-sse-v1). Raises kind `run` when an event is too large.
+--- every number. Another event than a last word without a plain name, or whose data is no JSON object, is
+--- passed over, as the clients do (box-sse-v1). Raises kind `run` when an event is too large or a last word
+--- cannot be read.
 function M.read(process, emit)
   local parser = core.sse_parser(MAX_EVENT)
   local stderr = ""
@@ -59,10 +61,13 @@ function M.read(process, emit)
     local event, data = parser:next()
     while event do
       local text = core.utf8_repair(data)
-      local value = json.decode(text)
-      if is_plain(event) and is_object(value) then
+      local value, why = json.decode(text)
+      if event:find(NAME) and is_object(value) then
         -- The decoder lets control characters by, which are not JSON.
         emit(event, value, text:find("%c") and json.encode(value) or text)
+      elseif LAST[event] then
+        errors.raise("run", ("the data of the harness's %s is no JSON object: %s"):format(event,
+          why or text:sub(1, 80)))
       end
       async.checkpoint()
       event, data = parser:next()

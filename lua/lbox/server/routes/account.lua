@@ -56,8 +56,13 @@ local function check_create(body)
       refuse(400, ("label %q: 1 to %d of A-Z a-z 0-9 . _ : -"):format(label, MAX_LABEL))
     end
   end
-  if body.name and (#body.name > MAX_NAME or not body.name:match("^[%w._%-]+$")) then
-    refuse(400, ("name %q: 1 to %d of A-Z a-z 0-9 . _ -"):format(body.name, MAX_NAME))
+  if body.name and (#body.name > MAX_NAME or not body.name:match("^%w[%w._%-]*$")) then
+    refuse(400, ("name %q: 1 to %d of A-Z a-z 0-9 . _ -, a letter or digit first"):format(body.name, MAX_NAME))
+  elseif fields.RESERVED[body.name] then
+    refuse(400, ("name %q: it stands for something else in URLs"):format(body.name))
+  end
+  if #(body.model or "") > MAX_NAME then
+    refuse(400, ("model: at most %d characters"):format(MAX_NAME))
   end
   check_env(body.env_vars or {})
   if body.agent and body.agent ~= "custom" then
@@ -118,10 +123,11 @@ local function delete_many(server, request)
     refuse(400, "ids must contain at least one id")
   end
   local rows = {}
-  for i, id in ipairs(ids) do
-    rows[i] = server.boxes:get(id)
+  for _, id in ipairs(ids) do
+    local row = server.boxes:get(id)
+    rows[row.id] = row
   end
-  for _, row in ipairs(rows) do
+  for _, row in pairs(rows) do
     server.boxes:delete(row)
   end
   request:answer(200, {})

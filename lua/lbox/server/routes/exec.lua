@@ -89,7 +89,7 @@ local function run_command(server, row, command, use)
     if command.timeout then
       timer = async.at(async.now() + command.timeout, function()
         run.timed_out = true
-        process:kill()
+        run:stop()
       end)
     end
     local read, value = pcall(use, process, run)
@@ -162,6 +162,7 @@ local function answer_stream(server, request, row, command)
   local ok, exit_code, run = pcall(function()
     return select(2, run_command(server, row, command, function(process, begun)
       writer = request:stream(200, "text/plain; charset=utf-8", { [runs.HEADER] = begun.id })
+      begun.writer = writer
       for _, bytes in process.read, process do
         tell(bytes)
       end

@@ -2,7 +2,6 @@
 local core = require "lbox.core"
 local errors = require "lbox.errors"
 local fields = require "lbox.server.fields"
-local json = require "lbox.json"
 local runs = require "lbox.server.runs"
 
 local MAX_FILE = 32 * 1024 * 1024
@@ -59,7 +58,7 @@ local function read(server, request, params)
 end
 
 local function write(server, request, params)
-  local body = fields.check(request:json(), { content = "text!", encoding = "string" })
+  local body = fields.check(request:json(math.maxinteger), { content = "text!", encoding = "string" })
   local path = fields.path(body.path, "path")
   check_encoding(body.encoding)
   local bytes = body.content
@@ -81,13 +80,12 @@ local function list(server, request, params)
   local entries = with_files(server, params, function(box)
     return box:list(folder)
   end)
-  local files = json.array {}
-  for i, entry in ipairs(entries) do
+  local place = folder:gsub("/+$", "") .. "/"
+  request:answer_list(200, "files", entries, function(entry)
     local name = runs.text(entry.name)
-    files[i] = { name = name, path = folder:gsub("/+$", "") .. "/" .. name, size = entry.size,
-      is_dir = entry.type == "directory", mod_time = os.date("!%Y-%m-%dT%H:%M:%SZ", entry.mtime) }
-  end
-  request:answer(200, { files = files })
+    return { name = name, path = place .. name, size = entry.size, is_dir = entry.type == "directory",
+      mod_time = os.date("!%Y-%m-%dT%H:%M:%SZ", entry.mtime) }
+  end)
 end
 
 return {

@@ -41,6 +41,7 @@ local function stream(server, request, params)
   local run = runs.begin(server, row, { type = "agent", prompt = body.prompt, model = config.model })
 
   local writer = request:stream(200, "text/event-stream")
+  run.writer = writer
   local function send(event, data)
     if writer and not writer:offer(("event: %s\ndata: %s\n\n"):format(event, data)) then
       writer = nil -- the client is gone; the run goes on
@@ -67,11 +68,7 @@ end
 
 local function list(server, request, params)
   local row = server.boxes:get(params.id)
-  local out = json.array {}
-  for i, run in ipairs(server.store:runs(row.id, MAX_LISTED, MAX_LISTED_TEXT)) do
-    out[i] = runs.wire(run)
-  end
-  request:answer(200, { runs = out })
+  request:answer_list(200, "runs", server.store:runs(row.id, MAX_LISTED, MAX_LISTED_TEXT), runs.wire)
 end
 
 local function cancel(server, request, params)
