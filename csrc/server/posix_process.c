@@ -13,7 +13,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-enum { MAX_FDS = 16, SPARE_FD = 100 };
+enum { MAX_FDS = 16, SPARE_FD = MAX_FDS };
 
 /* The soft limit of descriptors before it was raised, which a child gets back. */
 static rlim_t soft_nofile = RLIM_INFINITY;

@@ -4,6 +4,7 @@
 ** rings, other namespaces, kernel logs, terminal injection.
 */
 #include <errno.h>
+#include <fcntl.h>
 #include <lauxlib.h>
 #include <linux/netlink.h>
 #include <lua.h>
@@ -61,7 +62,7 @@ static const int families[] = {AF_UNIX, AF_INET, AF_INET6, AF_NETLINK};
 
 /* Pid 1 has the same user as the box's programs, who could take descriptors, CPU and disk from it.
    Of an argument the kernel takes the lower half for a pid, and so does a masked comparison. */
-static int guard_init(scmp_filter_ctx ctx)
+static int guard_others(scmp_filter_ctx ctx)
 {
   const scmp_datum_t low = 0xffffffffu;
   const struct {
@@ -77,6 +78,8 @@ static int guard_init(scmp_filter_ctx ctx)
       /* Everything of a user. */
       {SCMP_SYS(ioprio_set), SCMP_A0(SCMP_CMP_MASKED_EQ, low, 3 /* IOPRIO_WHO_USER */)},
       {SCMP_SYS(setpriority), SCMP_A0(SCMP_CMP_MASKED_EQ, low, PRIO_USER)},
+      /* A lease holds up whoever opens the file, which may be one that all boxes share. */
+      {SCMP_SYS(fcntl), SCMP_A1(SCMP_CMP_MASKED_EQ, low, F_SETLEASE)},
   };
   int rc = 0;
   for (size_t i = 0; i < sizeof rules / sizeof *rules && rc == 0; i++)
@@ -90,7 +93,7 @@ static int guard_init(scmp_filter_ctx ctx)
 
 static int add_rules(scmp_filter_ctx ctx)
 {
-  int rc = guard_init(ctx);
+  int rc = guard_others(ctx);
   for (size_t i = 0; i < sizeof forbidden / sizeof *forbidden && rc == 0; i++)
     rc = seccomp_rule_add(ctx, SCMP_ACT_ERRNO(EPERM), forbidden[i], 0);
   /* io_uring does work that no filter sees. */

@@ -41,6 +41,19 @@ describe("a data directory", function()
     end
   end)
 
+  it("is not used when somebody else could replace it", function()
+    support.sh(("mkdir -m 777 %s/open"):format(dir))
+    dir = dir .. "/open"
+    assert.matches("whoever can change .*/open could replace the data directory", refused())
+    support.sh(("chmod 1777 %s"):format(dir))
+    started_once()
+    if support.sh("id -u") == "0\n" then
+      support.sh(("chmod 755 %s; chown 12345 %s"):format(dir, dir))
+      assert.matches("whoever can change .*/open could replace", refused())
+    end
+    dir = dir:gsub("/open$", "")
+  end)
+
   it("is not used when what it holds is not what it should be", function()
     started_once()
     support.sh(("mv %s/data/boxes %s/elsewhere; ln -s %s/elsewhere %s/data/boxes"):format(dir, dir, dir, dir))
@@ -64,12 +77,12 @@ describe("a data directory", function()
 
   by_root("with too long a path for a socket needs another place for it", function()
     local long = dir .. "/" .. ("long"):rep(30)
-    support.sh(("mkdir -p %s && chown 12345 %s"):format(long, long))
+    support.sh(("mkdir -p %s"):format(long))
     local server = support.start { dir = long }
     assert.matches("socket /run/user/0/lbox/%x+%.sock", server:said())
     assert.are.equal(0, #Box.list(server:client()))
     server:kill()
-    support.sh("rm -rf " .. long .. "/data")
+    support.sh(("rm -rf %s/data; chown 12345 %s"):format(long, long))
     local text = support.sh(("setpriv --reuid 12345 --regid 12345 --clear-groups %s serve --data %s/data"):format(
       support.program, long))
     assert.matches("is too long a path for a socket in it: use a shorter one", text)

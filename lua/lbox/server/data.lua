@@ -55,6 +55,23 @@ local function check_ours(path, kind, others)
 end
 
 local WRITE, ANYTHING = 0x12, 0x3f -- 0022, 0077
+local STICKY = 0x200
+-- Who the kernel shows for users that do not exist here.
+local NOBODY = 65534
+
+--- Raises when somebody else could put another directory in the place of `dir`.
+local function check_parents(dir)
+  local path = dir
+  repeat
+    path = path:match("^(.*)/[^/]+$")
+    local st = posix.lstat(path .. "/.")
+    local stranger = st and st.uid ~= 0 and st.uid ~= posix.getuid() and st.uid ~= NOBODY
+    if st and (stranger or st.mode & WRITE ~= 0 and st.mode & STICKY == 0) then
+      errors.raise("local", ("whoever can change %s could replace the data directory %s: use another one "
+        .. "(--data, LBOX_DATA), or chmod go-w it"):format(path == "" and "/" or path, dir))
+    end
+  until path == ""
+end
 
 local function write_new(path, bytes, mode)
   local temporary = path .. ".new"
@@ -121,6 +138,7 @@ end
 --- Makes a data directory unless it is there. Raises kind `local` when that fails, or when somebody else
 --- could have put there what it holds.
 function M.make(dir)
+  check_parents(dir)
   make_dirs(dir, 0x1c0)
   check_ours(dir .. "/.", "directory", WRITE)
 end

@@ -86,6 +86,36 @@ local function open_pipe(self, name, fd)
   return pipe
 end
 
+local function close_pipe(self, name, keep_fd)
+  local pipe = self.pipes[name]
+  if pipe then
+    self.pipes[name] = nil
+    async.source(pipe.watch:id(), nil)
+    pipe.watch:close()
+    if not keep_fd then
+      posix.close(pipe.fd)
+    end
+  end
+end
+
+--- Watches the pipes of a command that has begun, or ends it.
+local function watch_pipes(self, fds)
+  for name, fd in pairs(fds) do
+    local ok, err = pcall(open_pipe, self, name, fd)
+    if not ok then
+      self.sandbox.link:tell(init_link.KILL, string.pack("=I4I4I4", self.keeper, SIGNALS.KILL, 0))
+      for other, pipe_fd in pairs(fds) do
+        if self.pipes[other] then
+          close_pipe(self, other)
+        else
+          posix.close(pipe_fd)
+        end
+      end
+      errors.raise("local", "the output of the command cannot be watched: " .. tostring(err))
+    end
+  end
+end
+
 --- Starts a command in `sandbox`. Whether it could be started shows at its end, in `result`.
 ---@param command { argv: string[], cwd: string, env: string[], merge: boolean|nil, stdin: string|nil }
 ---@return lbox.server.Process
@@ -119,28 +149,13 @@ function M.start(sandbox, command)
   local self = setmetatable({
     sandbox = sandbox, keeper = keeper, program = command.argv[1], cwd = command.cwd, pipes = {}, status = "",
   }, Process)
-  open_pipe(self, "stdout", out_read)
-  if err_read then
-    open_pipe(self, "stderr", err_read)
-  end
-  open_pipe(self, "status", status_read).watch:arm("r")
+  watch_pipes(self, { stdout = out_read, stderr = err_read, status = status_read })
+  self.pipes.status.watch:arm("r")
   sandbox.processes[self] = true
   return self
 end
 
 -- ------------------------------------------------------------------------------------ the pipes
-
-local function close_pipe(self, name, keep_fd)
-  local pipe = self.pipes[name]
-  if pipe then
-    self.pipes[name] = nil
-    async.source(pipe.watch:id(), nil)
-    pipe.watch:close()
-    if not keep_fd then
-      posix.close(pipe.fd)
-    end
-  end
-end
 
 local function wake(self)
   local op = self.waiting
