@@ -123,8 +123,10 @@ import fcntl
 for path, mode in (('/tmp/leased', 'w'), ('/etc/hosts', 'r')):
     try: fcntl.fcntl(open(path, mode), fcntl.F_SETLEASE, fcntl.F_WRLCK)
     except PermissionError: print('refused', end=' ', flush=True)]])
-    local _, said = proc:read()
-    proc:wait()
+    local said = ""
+    for _, bytes in proc.read, proc do
+      said = said .. bytes
+    end
     assert.are.equal("refused refused ", said)
   end)
 
