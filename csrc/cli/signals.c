@@ -1,7 +1,8 @@
 /*
-** SIGINT and SIGTERM for scripts: the first of each is told by a pipe, so that the loop can cancel
-** what is going on; another one ends the program at once, as does one that comes while nobody is
-** listening. What was ignored when the program started stays ignored.
+** Signals for scripts, told by a pipe: the first SIGINT and SIGTERM, so that the loop can cancel
+*what
+** is going on (another one ends the program at once), and every SIGQUIT. What was ignored when the
+** program started stays ignored.
 */
 #include "signals.h"
 
@@ -17,14 +18,14 @@ static void tell(int number)
 {
   int code = errno;
   unsigned char byte = (unsigned char)number;
-  if (write(pipe_end, &byte, 1) != 1)
+  if (write(pipe_end, &byte, 1) != 1 && number != SIGQUIT)
     raise(number); /* the handler is gone already */
   errno = code;
 }
 
-static void handle(int number)
+static void handle(int number, unsigned flags)
 {
-  struct sigaction action = {.sa_handler = tell, .sa_flags = (int)(SA_RESETHAND | SA_RESTART)}, old;
+  struct sigaction action = {.sa_handler = tell, .sa_flags = (int)(SA_RESTART | flags)}, old;
   sigemptyset(&action.sa_mask);
   if (sigaction(number, NULL, &old) == 0 && old.sa_handler != SIG_IGN)
     sigaction(number, &action, NULL);
@@ -38,8 +39,9 @@ int lbox_cli_signals(void)
       return -1;
     pipe_end = ends[1];
   }
-  handle(SIGINT);
-  handle(SIGTERM);
+  handle(SIGINT, SA_RESETHAND);
+  handle(SIGTERM, SA_RESETHAND);
+  handle(SIGQUIT, 0);
   return ends[0];
 }
 

@@ -1,8 +1,8 @@
 #ifndef LBOX_CLI_SIGNALS_H
 #define LBOX_CLI_SIGNALS_H
 
-/* From here on the first SIGINT and the first SIGTERM are a byte, their number, in this descriptor
-   (the program's), and do nothing else. -1: no descriptor left. */
+/* From here on the first SIGINT, the first SIGTERM and every SIGQUIT are a byte, their number, in
+   this descriptor (the program's), and do nothing else. -1: no descriptor left. */
 int lbox_cli_signals(void);
 
 /* Ends the program as that signal does, so that who started it sees it. */

@@ -21,6 +21,7 @@ local M = {
   shield = async.shield,
   sleep = async.sleep,
   now = async.now,
+  tasks = async.tasks,
   channel = async.channel,
   semaphore = async.semaphore,
   event = async.event,

@@ -101,6 +101,13 @@ describe("the lbox program", function()
     assert.are.equal(expected .. "143\n", (signalled(clean_up, "TERM")))
   end)
 
+  it("says on SIGQUIT what its tasks wait for, and goes on", function()
+    local said = signalled("lbox.spawn(function()\nlbox.sleep(900)\nend)\nlbox.sleep(900)\nprint('went on')", "QUIT")
+    assert.matches("^2 live tasks\n  main  waiting for 0%.%d s at [^\n]+:4\n"
+      .. "    task at [^\n]+:1  waiting for 0%.%d s at [^\n]+:2\n", said)
+    assert.matches("went on\nstatus 0\n$", said)
+  end)
+
   it("ends at once when it is interrupted a second time", function()
     assert.are.equal("status 130\n", (signalled("while true do end", "INT", "INT")))
   end)

@@ -4,6 +4,7 @@
 ---   scope     the tree of what is going on, and its cancel state
 ---   wait      parking a task, or turning the loop on the spot
 ---   task      tasks, and the end of scopes
+---   inspect   what is going on
 ---   combinators, channel, semaphore, event, fd   what is built of these
 local Fd = require "lbox.async.fd"
 local Op = require "lbox.async.op"
@@ -12,6 +13,7 @@ local channel = require "lbox.async.channel"
 local combinators = require "lbox.async.combinators"
 local core = require "lbox.core"
 local event = require "lbox.async.event"
+local inspect = require "lbox.async.inspect"
 local rt = require "lbox.async.runtime"
 local semaphore = require "lbox.async.semaphore"
 local tasks = require "lbox.async.task"
@@ -36,6 +38,7 @@ local M = {
   wait = waits.wait,
   checkpoint = waits.checkpoint,
   current = tasks.current,
+  tasks = inspect.tasks,
   close = tasks.close,
   shut_down = tasks.shut_down,
   now = core.now,

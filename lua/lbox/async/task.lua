@@ -252,7 +252,7 @@ function M.start(owner, name, fn, ...)
     left = false, is_task = true, joiners = false, closer = false,
     status = "running", name = name, fn = fn, co = create(body), scope = false,
     waiting = false, queued = false, slice_at = false, loop = loop, resume = resume,
-    awaiter = false, awaiters = false, n = 0, value = false, is_guest = false,
+    parked_at = false, awaiter = false, awaiters = false, n = 0, value = false, is_guest = false,
   }, Task_mt)
   task.strand, task.scope = task, task
   Scope.link(task, owner)

@@ -9,20 +9,33 @@ local OWN = debug.getinfo(1, "S").source:gsub("async[/.]trace[%w.]*$", "")
 -- Error objects that travel through very many tasks do not grow without end.
 local MAX_PARTS = 12
 
+local function is_users(info)
+  return info.currentline > 0 and info.source:sub(1, #OWN) ~= OWN
+end
+
 --- The nearest line outside of lbox in the running coroutine, as "file:line".
 ---@param level integer  1 is the caller of this function
 ---@return string
 function M.user_line(level)
   level = level + 1
   local info = debug.getinfo(level, "Sl")
-  while info do
-    if info.currentline > 0 and info.source:sub(1, #OWN) ~= OWN then
-      return info.short_src .. ":" .. info.currentline
-    end
+  while info and not is_users(info) do
     level = level + 1
     info = debug.getinfo(level, "Sl")
   end
-  return "?"
+  return info and info.short_src .. ":" .. info.currentline or "?"
+end
+
+--- The same in a coroutine that stands still.
+---@return string
+function M.line_of(co)
+  local level = 0
+  local info = debug.getinfo(co, level, "Sl")
+  while info and not is_users(info) do
+    level = level + 1
+    info = debug.getinfo(co, level, "Sl")
+  end
+  return info and info.short_src .. ":" .. info.currentline or "?"
 end
 
 -- The machinery of tasks is on every stack and tells a user nothing.

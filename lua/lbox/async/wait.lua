@@ -161,6 +161,7 @@ end
 --- Parks the running task until the scheduler resumes it. When somebody else resumes its coroutine,
 --- that one gets an error object back, and so does the task, once the scheduler has it again.
 local function park(task)
+  task.parked_at = now()
   if yield(YIELD) == GO then
     return nil
   end

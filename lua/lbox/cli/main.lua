@@ -6,6 +6,7 @@ local program = require "lbox.program"
 local SCRIPT_FAILED = 1
 -- Of a script that a signal ended: this and its number.
 local DIED_OF = 128
+local SIGQUIT = 3
 
 local COMMANDS = {
   doctor = "say what works on this machine and what to do about what does not",
@@ -159,16 +160,21 @@ local function make_arg(argv, script)
   return arg
 end
 
---- Cancels `task` when somebody wants the script to end. Returns a function that ends this and returns
---- the signal that came, if one did.
-local function cancel_on_signals(task)
+--- Cancels `task` when somebody wants the script to end (SIGINT, SIGTERM), and prints what is going on
+--- for SIGQUIT. Returns a function that ends this and returns the signal that ended the script, if one
+--- did.
+local function listen_to_signals(task)
   local async, posix = require "lbox.async", require "lbox.server.posix"
   local fd = program.signals()
   local watch, came = async.engine():watch(fd), nil
   async.source(watch:id(), function()
-    local bytes = posix.read(fd, 1)
-    came = came or bytes and bytes:byte()
-    task:cancel("interrupted")
+    local number = (posix.read(fd, 1) or ""):byte()
+    if number == SIGQUIT then
+      io.stderr:write(tostring(async.tasks()), "\n")
+    elseif number then
+      came = came or number
+      task:cancel("interrupted")
+    end
     watch:arm("r")
   end, true)
   watch:arm("r")
@@ -186,7 +192,7 @@ local function run_main(chunk, ...)
   local async, errors = require "lbox.async", require "lbox.errors"
   local stop_listening
   local ok, err = pcall(async.run, function(...)
-    stop_listening = cancel_on_signals(async.current())
+    stop_listening = listen_to_signals(async.current())
     return chunk(...)
   end, ...)
   local signal = stop_listening and stop_listening()
