@@ -44,6 +44,7 @@ local M = {
   now = core.now,
   fd = Fd.new,
   note = trace.note,
+  warn = rt.warn,
   traceback = trace.traceback,
   describe = trace.describe,
 }

@@ -17,13 +17,23 @@ local rt = {
   on_error = false,
 }
 
---- Hands an error nobody takes to the host, as a string: nothing else may leave a host's callback.
-function rt.report(err)
-  local text = trace.describe(err)
+-- As a string: nothing else may leave a host's callback.
+local function tell(text, prefix)
   local ok = rt.on_error and pcall(rt.on_error, text)
   if not ok then
-    io.stderr:write("lbox: error in a task: ", text, "\n")
+    io.stderr:write("lbox: ", prefix, text, "\n")
   end
+end
+
+--- Hands an error nobody takes to the host.
+function rt.report(err)
+  tell(trace.describe(err), "error in a task: ")
+end
+
+--- Tells the host what nobody would learn of otherwise, since another error is raised.
+---@param text string
+function rt.warn(text)
+  tell(text, "")
 end
 
 -- In Neovim the editor's loop is taken by itself.

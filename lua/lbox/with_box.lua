@@ -1,0 +1,123 @@
+--- Boxes that end with the code that uses them.
+local Box = require "lbox.box"
+local async = require "lbox.async"
+local config = require "lbox.config"
+local core = require "lbox.core"
+local errors = require "lbox.errors"
+local options = require "lbox.options"
+
+local M = {}
+
+-- How long the clean-up may take, whatever is cancelled meanwhile.
+local CLEANUP_MS = 5000
+-- A box whose create was not answered may come up later than we ask for it.
+local LOOK_AGAIN_MS = 250
+local LABEL, LABEL_CHARACTERS = "lbox:", 12
+local ALPHABET = "0123456789abcdefghijklmnopqrstuv"
+
+-- After these nobody knows whether the server went on creating.
+local UNANSWERED = { cancelled = true, network = true, timeout = true }
+
+local function new_label()
+  return LABEL .. core.random(LABEL_CHARACTERS):gsub(".", function(byte)
+    local i = byte:byte() % #ALPHABET + 1
+    return ALPHABET:sub(i, i)
+  end)
+end
+
+--- The options with our label among theirs.
+local function labelled(opts, label)
+  local out = {}
+  for key, value in pairs(opts) do
+    out[key] = value
+  end
+  local labels = {}
+  for i, value in ipairs(type(opts.labels) == "table" and opts.labels or {}) do
+    labels[i] = value
+  end
+  labels[#labels + 1] = label
+  if opts.labels == nil or type(opts.labels) == "table" then
+    out.labels = labels
+  end
+  return out
+end
+
+--- The options that lead to where the box was created, and another one.
+local function there(opts, key, value)
+  local out = { headers = opts.headers, [key] = value }
+  for name in pairs(config.OPTIONS) do
+    out[name] = opts[name]
+  end
+  return out
+end
+
+--- Deletes the box of a create that failed, if there is one. `unanswered`: it may come up yet.
+local function delete_labelled(opts, label, unanswered)
+  local give_up_at = async.now() + CLEANUP_MS - 2 * LOOK_AGAIN_MS
+  repeat
+    local ids = {}
+    for i, data in ipairs(Box.list(there(opts, "label", label))) do
+      ids[i] = data.id
+    end
+    if #ids > 0 then
+      return Box.delete_boxes(there(opts, "box_ids", ids))
+    elseif unanswered then
+      async.sleep(LOOK_AGAIN_MS)
+    end
+  until not unanswered or async.now() > give_up_at
+end
+
+local function create(opts)
+  local label = new_label()
+  local ok, box = pcall(Box.create, labelled(opts, label))
+  if ok then
+    return box
+  end
+  local err = box
+  if not errors.is(err, "usage") then
+    local cleaned, why = pcall(async.shield, function()
+      delete_labelled(opts, label, errors.is(err) and UNANSWERED[err.kind])
+    end, CLEANUP_MS)
+    if not cleaned then
+      async.warn(("a box with the label %s may be left, and could not be looked for: %s"):format(label,
+        tostring(why)))
+    end
+  end
+  error(err, 0)
+end
+
+local function is_gone(err)
+  return errors.is(err, "api") and err.status_code == 404
+end
+
+local function finish(box, ok, ...)
+  local deleted, why = pcall(async.shield, function() box:delete() end, CLEANUP_MS)
+  if deleted or is_gone(why) then
+    if not ok then
+      error((...), 0)
+    end
+    return ...
+  elseif ok then
+    error(why, 0)
+  end
+  async.warn(("the box %s is left, it could not be deleted: %s"):format(box.id, tostring(why)))
+  error((...), 0)
+end
+
+--- Creates a box, calls `fn(box)`, and deletes the box on every way out: return, error, cancel. If the
+--- answer to the create is lost, the box is found by its label and deleted. What `fn` started ends before.
+---@param opts lbox.CreateOptions|nil
+---@param fn fun(box: lbox.Box): ...
+---@return any ...  what `fn` returned
+function M.with_box(opts, fn)
+  options.callable(fn, "what to call with the box")
+  if opts ~= nil and type(opts) ~= "table" then
+    errors.raise("usage", "with_box takes a table of options and a function, got " .. type(opts))
+  end
+  local box = create(opts or {})
+  return finish(box, pcall(async.scope, function()
+    return fn(box)
+  end))
+end
+
+return M
