@@ -4,7 +4,9 @@ local async = require "lbox.async"
 local config = require "lbox.config"
 local core = require "lbox.core"
 local errors = require "lbox.errors"
+local journal = require "lbox.journal"
 local options = require "lbox.options"
+local paths = require "lbox.paths"
 
 local M = {}
 
@@ -67,21 +69,45 @@ local function delete_labelled(opts, label, unanswered)
   until not unanswered or async.now() > give_up_at
 end
 
+--- Notes the box in the journal, from which `lbox gc` knows it when this process is killed.
+local function note(opts, label)
+  local settings = config.resolve(opts)
+  local noted, why
+  if settings.is_local then
+    noted, why = journal.add(label, "local", paths.data_dir())
+  else
+    noted, why = journal.add(label, settings.base_url)
+  end
+  if why then
+    async.warn("lbox gc will not know of the box: " .. why)
+  end
+  return noted
+end
+
+--- The box is gone for certain.
+local function forget(noted)
+  if noted then
+    journal.remove(noted)
+  end
+end
+
 local function create(opts)
   local label = new_label()
+  local noted = note(opts, label)
   local ok, box = pcall(Box.create, labelled(opts, label))
   if ok then
-    return box
+    return box, noted
   end
-  local err = box
+  local err, cleaned, why = box, true, nil
   if not errors.is(err, "usage") then
-    local cleaned, why = pcall(async.shield, function()
+    cleaned, why = pcall(async.shield, function()
       delete_labelled(opts, label, errors.is(err) and UNANSWERED[err.kind])
     end, CLEANUP_MS)
-    if not cleaned then
-      async.warn(("a box with the label %s may be left, and could not be looked for: %s"):format(label,
-        tostring(why)))
-    end
+  end
+  if cleaned then
+    forget(noted)
+  else
+    async.warn(("a box with the label %s may be left, and could not be looked for: %s"):format(label, tostring(why)))
   end
   error(err, 0)
 end
@@ -90,9 +116,10 @@ local function is_gone(err)
   return errors.is(err, "api") and err.status_code == 404
 end
 
-local function finish(box, ok, ...)
+local function finish(box, noted, ok, ...)
   local deleted, why = pcall(async.shield, function() box:delete() end, CLEANUP_MS)
   if deleted or is_gone(why) then
+    forget(noted)
     if not ok then
       error((...), 0)
     end
@@ -114,8 +141,8 @@ function M.with_box(opts, fn)
   if opts ~= nil and type(opts) ~= "table" then
     errors.raise("usage", "with_box takes a table of options and a function, got " .. type(opts))
   end
-  local box = create(opts or {})
-  return finish(box, pcall(async.scope, function()
+  local box, noted = create(opts or {})
+  return finish(box, noted, pcall(async.scope, function()
     return fn(box)
   end))
 end

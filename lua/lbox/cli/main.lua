@@ -10,6 +10,7 @@ local SIGQUIT = 3
 
 local COMMANDS = {
   doctor = "say what works on this machine and what to do about what does not",
+  gc = "list or delete boxes that killed programs left behind",
   help = "show this text",
   serve = "run the local box server",
 }
@@ -278,7 +279,7 @@ return function(argv)
   if COMMANDS[topic] and topic ~= "help" then
     return run_command(topic, { "--help" }, 0, opts)
   elseif topic and topic ~= "help" then
-    complain(("there is no command '%s': help, serve or doctor"):format(topic))
+    complain(("there is no command '%s': gc, help, serve or doctor"):format(topic))
     return SCRIPT_FAILED
   elseif opts.help or command == "help" then
     io.stdout:write(usage())
