@@ -160,17 +160,27 @@ end
 
 M.expire = expire
 
---- Waits for more of the body.
-local function wait_more(self)
+--- Until when a read may wait (ms; nil: as long as it takes), and whether it is silence that ends then.
+local function wait_limit(self)
   local at, idle = self._deadline.at, false
   local silence = self._over and LINGER_MS or self._idle
   if silence > 0 and (not at or now() + silence < at) then
     at, idle = now() + silence, true
   end
+  return at, idle
+end
+
+local function begin_reading(self)
   if self._reading then
     errors.raise("usage", "the stream is being read by another task: a stream has one reader")
   end
   self._reading = true
+end
+
+--- Waits for more of the body.
+local function wait_more(self)
+  local at, idle = wait_limit(self)
+  begin_reading(self)
   local ok, in_time = pcall(self._transfer.wait_change, self._transfer, at)
   self._reading = false
   if not ok then
@@ -198,8 +208,8 @@ local function after_end(self)
   return nil
 end
 
---- The next chunk, nil at the end.
-local function next_chunk(self)
+--- The next chunk, nil at the end. With `nothing`, that instead of a wait.
+local function next_chunk(self, _, nothing)
   local req = self._req
   if not req then
     return after_end(self)
@@ -221,6 +231,9 @@ local function next_chunk(self)
         return chunk
       end
     elseif not req:done() then
+      if nothing then
+        return nothing
+      end
       wait_more(self)
     elseif self._over then
       finish(self)
@@ -229,6 +242,53 @@ local function next_chunk(self)
     end
   until not self._req
   return after_end(self)
+end
+
+--- The next chunk if it is here, nil at the end, `nothing` when a wait would be needed.
+---@param self lbox.Stream
+---@param nothing table
+function M.take(self, nothing)
+  return next_chunk(self, nil, nothing)
+end
+
+--- Waits until there is news of one of several streams, of each of which `take` gave nothing. A time limit of
+--- one raises as a read of it would.
+---@param streams lbox.Stream[]
+function M.wait_any(streams)
+  local op = async.op()
+  local limit, expiring, by_silence
+  for i, self in ipairs(streams) do
+    local ok, err = pcall(begin_reading, self)
+    if not ok then
+      for k = 1, i - 1 do
+        streams[k]._reading = false
+        async.source(streams[k]._transfer.id, nil)
+      end
+      error(err, 0)
+    end
+    async.source(self._transfer.id, function() op:resolve(true) end)
+    local at, idle = wait_limit(self)
+    if at and (not limit or at < limit) then
+      limit, expiring, by_silence = at, self, idle
+    end
+  end
+  local timer = limit and async.at(limit, function() op:resolve(false) end)
+  local ok, in_time = pcall(async.wait, op)
+  if timer then
+    timer:cancel()
+  end
+  for _, self in ipairs(streams) do
+    self._reading = false
+    async.source(self._transfer.id, nil)
+    if not ok then
+      cancel(self)
+    end
+  end
+  if not ok then
+    error(in_time, 0)
+  elseif not in_time and expiring._req then
+    expire(expiring, by_silence)
+  end
 end
 
 -- ---------------------------------------------------------------------------------- methods
