@@ -33,7 +33,8 @@ routes["POST /v2/box/silent/run/stream"] = function(reply)
   reply:hold()
 end
 for _, id in ipairs { "fast", "slow", "broken", "silent" } do
-  routes["GET /v2/box/" .. id] = function(reply) reply:json(200, { id = id, status = "idle", agent = "custom", model = "m" }) end
+  local data = { id = id, status = "idle", agent = "custom", model = "m" }
+  routes["GET /v2/box/" .. id] = function(reply) reply:json(200, data) end
   routes["POST /v2/box/" .. id .. "/runs/r1/cancel"] = function(reply) reply:json(200, {}) end
 end
 ]]
