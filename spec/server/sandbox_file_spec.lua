@@ -63,15 +63,15 @@ describe("a file of a sandbox", function()
   end)
 
   it("of a directory with too many is not listed, and nothing waits for it", function()
-    local text = sh("python3 -c 'import os\nos.mkdir(\"/tmp/full\")\n"
-      .. "for i in range(50000): os.mknod(f\"/tmp/full/{i}\")'")
+    local text = sh("python3 -c 'import os\nos.mkdir(\"/dev/shm/full\")\n"
+      .. "for i in range(50000): os.mknod(f\"/dev/shm/full/{i}\")'")
     assert.are.equal("", text)
-    assert.are.equal(50000, #sb:list("/tmp/full"))
-    sb:write_file("/tmp/full/one more", "")
-    local err = raised("local", sb.list, sb, "/tmp/full")
+    assert.are.equal(50000, #sb:list("/dev/shm/full"))
+    sb:write_file("/dev/shm/full/one more", "")
+    local err = raised("local", sb.list, sb, "/dev/shm/full")
     assert.are.equal("EFBIG", err.errno)
     assert.matches("entries", err.message)
-    sh("rm -r /tmp/full")
+    sh("rm -r /dev/shm/full")
   end)
 
   it("larger than what was asked for is an error", function()
