@@ -1,17 +1,10 @@
 local async = require "lbox.async"
-local errors = require "lbox.errors"
+local raised = require "spec.support.raised"
 
 after_each(function()
   assert.are.equal(0, async.pending())
   async.close()
 end)
-
-local function raised(kind, fn, ...)
-  local ok, err = pcall(fn, ...)
-  assert.is_false(ok)
-  assert.is_true(errors.is(err, kind), tostring(err))
-  return err
-end
 
 describe("a channel", function()
   it("gives every value to one receiver, in the order they were sent", function()

@@ -2,6 +2,7 @@
 -- in the code and expects the spec of that number to notice.
 local async = require "lbox.async"
 local errors = require "lbox.errors"
+local raised = require "spec.support.raised"
 
 local reported
 
@@ -14,13 +15,6 @@ after_each(function()
   async.close()
   async.on_error(nil)
 end)
-
-local function raised(kind, fn, ...)
-  local ok, err = pcall(fn, ...)
-  assert.is_false(ok)
-  assert.is_true(errors.is(err, kind), tostring(err))
-  return err
-end
 
 local function at_most(ms, fn)
   local started = async.now()

@@ -114,9 +114,9 @@ time.sleep(60)]] }
   it("writes and reads files, binary ones too, and lists them", function()
     local bytes = ("\0\1\254\255"):rep(1000)
     box.files:write { path = "dir/blob.bin", content = bytes, binary = true }
-    box.files:write { path = "/work/note.txt", content = "höhe\n" }
+    box.files:write { path = "/notes/note.txt", content = "höhe\n" }
     assert.are.equal(bytes, box.files:read("dir/blob.bin", { binary = true }))
-    assert.are.equal("höhe\n", box.files:read("/work/note.txt"))
+    assert.are.equal("höhe\n", box.files:read("/notes/note.txt"))
     local list = box.files:list("dir")
     assert.are.equal("blob.bin", list[1].name)
     assert.are.equal(4000, list[1].size)

@@ -19,13 +19,7 @@ function M.open_fds()
   return #posix.listdir("/proc/self/fd")
 end
 
---- Calls `fn`, which has to raise an error of that kind, and returns the error.
-function M.raised(kind, fn, ...)
-  local ok, err = pcall(fn, ...)
-  assert.is_false(ok)
-  assert.is_true(errors.is(err, kind), tostring(err))
-  return err
-end
+M.raised = require "spec.support.raised"
 
 --- Ends a sandbox and waits for it.
 function M.end_of(box)
