@@ -2,7 +2,6 @@
 local assert = require "luassert"
 local async = require "lbox.async"
 local data = require "lbox.server.data"
-local errors = require "lbox.errors"
 local posix = require "lbox.server.posix"
 local sandbox = require "lbox.server.sandbox"
 local support = require "spec.support.local"
