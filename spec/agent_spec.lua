@@ -1,3 +1,4 @@
+local async = require "lbox.async"
 local fault = require "spec.support.fault"
 local json = require "lbox.json"
 local lbox = require "lbox"
@@ -74,6 +75,17 @@ routes["POST /v2/box/busy/run/stream"] = function(reply)
 end
 routes["POST /v2/box/busy/runs/r/cancel"] = function(reply) reply:json(200, {}) end
 routes["POST /v2/box/unborn/run/stream"] = function(reply) reply:hold() end
+routes["POST /v2/box/late/run/stream"] = function(reply)
+  reply:sleep(150)
+  reply:begin()
+  reply:event("thinking", { text = "hm" })
+  reply:sleep(150)
+  reply:event("run_start", { run_id = "late" })
+  reply:hold()
+end
+routes["POST /v2/box/late/runs/late/cancel"] = function(reply, request)
+  reply:json(request.count > 3 and 500 or 200, {})
+end
 routes["GET /v2/box/agentless"] = function(reply)
   reply:json(200, { id = "agentless", status = "idle" })
 end
@@ -317,6 +329,25 @@ describe("agent", function()
     first:cancel("enough")
     pcall(first.await, first)
     assert.are.equal(before + 2, #server:log("POST /v2/box/silent/runs/run%2F1/cancel"))
+  end)
+
+  it("cancels a run that the server has not named yet", function()
+    for try, ms in ipairs { 50, 200 } do -- before the answer began, and before the name
+      assert.are.equal("timeout", fault.raised(lbox.timeout, ms, run, "late").kind)
+      assert.are.equal(try, #server:log("POST /v2/box/late/runs/late/cancel"))
+    end
+    local stream = agent("late"):stream { prompt = "x" }
+    assert.is_true(stream:cancel())
+    assert.are.equal("late", stream.id)
+  end)
+
+  it("says when a run may go on because its cancel failed", function()
+    local said = {}
+    async.on_error(function(text) said[#said + 1] = text end)
+    pcall(lbox.timeout, 50, run, "late")
+    async.on_error(nil)
+    assert.are.equal(1, #said)
+    assert.matches("^run late may go on in box late, it could not be cancelled: .*status 500", said[1])
   end)
 
   it("needs an agent, and says so without a request", function()

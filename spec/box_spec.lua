@@ -1,3 +1,4 @@
+local async = require "lbox.async"
 local fault = require "spec.support.fault"
 local json = require "lbox.json"
 local lbox = require "lbox"
@@ -10,6 +11,9 @@ routes["POST /v2/box"] = function(reply, request)
     reply:cut()
   elseif request.body:find("silent", 1, true) then
     reply:hold()
+  elseif request.body:find("late", 1, true) then
+    reply:sleep(150)
+    reply:json(200, { id = "late-box", status = "idle" })
   elseif request.body:find("leaky", 1, true) then
     reply:json(400, { error = "bad env s3cr3t-value and key sk-0123456789abcdef0 in the request" })
   elseif request.body:find("slow", 1, true) then
@@ -37,6 +41,10 @@ routes["GET /v2/box/broken-box"] = function(reply)
 end
 routes["GET /v2/box/stuck-box"] = function(reply)
   reply:json(200, { id = "stuck-box", status = "creating" })
+end
+routes["DELETE /v2/box/stuck-box"] = function(reply) reply:json(200, {}) end
+routes["DELETE /v2/box/late-box"] = function(reply, request)
+  reply:json(request.count == 1 and 200 or 500, {})
 end
 routes["GET /v2/box/full"] = function(reply)
   reply:text(200, '{"id":"full","name":"n","size":"large","keep_alive":true, "status":"paused",'
@@ -205,6 +213,23 @@ describe("Box", function()
       assert.are.equal("timeout", err.kind)
       assert.matches("a box may have been created", err.message)
       assert.are.equal(before + 2, #server:log("POST /v2/box"))
+    end)
+
+    it("deletes the box when it is cancelled, answered or not", function()
+      for name, ms in pairs { late = 50, stuck = 300 } do
+        assert.are.equal("timeout", fault.raised(lbox.timeout, ms, create, { name = name }).kind)
+        assert.are.equal(1, #server:log("DELETE /v2/box/" .. name .. "-box"))
+      end
+    end)
+
+    it("says when a box may be left after a cancel", function()
+      local said = {}
+      async.on_error(function(text) said[#said + 1] = text end)
+      fault.raised(lbox.timeout, 50, create, { name = "late" })
+      fault.raised(lbox.timeout, 50, create, { name = "silent" })
+      async.on_error(nil)
+      assert.matches("^box late%-box is left, it could not be deleted: .*status 500", said[1])
+      assert.matches("^a box may be left: its creation was cancelled", said[2])
     end)
 
     it("shows no secret of the request in an error", function()

@@ -33,13 +33,18 @@ static void free_transfer(struct lbox_http *h)
   h->body = NULL;
 }
 
+static bool has_sent(const struct lbox_http *h)
+{
+  long sent = 0;
+  curl_easy_getinfo(h->easy, CURLINFO_REQUEST_SIZE, &sent);
+  return sent > 0;
+}
+
 /* Ends the transfer, tells the reader and drops the engine's reference, which may be the last. */
 static void finish(struct lbox_http *h)
 {
   struct lbox_engine *e = h->engine;
-  long sent = 0;
-  curl_easy_getinfo(h->easy, CURLINFO_REQUEST_SIZE, &sent);
-  h->sent = sent > 0;
+  h->sent = has_sent(h);
   curl_multi_remove_handle(e->multi, h->easy);
   free_transfer(h);
   unlink_resume(h);
@@ -289,7 +294,7 @@ int lbox_http_curl_code(const struct lbox_http *h)
 
 bool lbox_http_was_sent(const struct lbox_http *h)
 {
-  return h->sent;
+  return h->in_flight ? has_sent(h) : h->sent;
 }
 
 bool lbox_http_streaming(const struct lbox_http *h)

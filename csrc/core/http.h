@@ -73,7 +73,7 @@ const char *lbox_http_failure_name(enum lbox_http_failure failure);
 /* A sentence about the failure; borrowed from the request. */
 const char *lbox_http_failure_text(const struct lbox_http *h);
 int lbox_http_curl_code(const struct lbox_http *h);
-/* Once done. False: provably no byte of the request left this machine. */
+/* False: provably no byte of the request has left this machine. */
 bool lbox_http_was_sent(const struct lbox_http *h);
 
 /* True when the body is a stream to be read piece by piece: asked for, and the status is 2xx. Of

@@ -199,6 +199,13 @@ static int l_failure(lua_State *L)
   return 4;
 }
 
+/* request:sent() -> whether any byte of it may have left this machine */
+static int l_sent(lua_State *L)
+{
+  lua_pushboolean(L, lbox_http_was_sent(check(L)->http));
+  return 1;
+}
+
 static int l_cancel(lua_State *L)
 {
   lbox_http_cancel(check(L)->http);
@@ -218,11 +225,10 @@ static int l_gc(lua_State *L)
 
 void lbox__open_request(lua_State *L)
 {
-  static const luaL_Reg methods[] = {
-      {"id", l_id},         {"status", l_status}, {"header", l_header},
+  static const luaL_Reg methods[] = {{"id", l_id},     {"status", l_status}, {"header", l_header},
 
-      {"body", l_body},     {"done", l_done},     {"failure", l_failure},
-      {"cancel", l_cancel}, {NULL, NULL}};
+                                     {"body", l_body}, {"done", l_done},     {"failure", l_failure},
+                                     {"sent", l_sent}, {"cancel", l_cancel}, {NULL, NULL}};
   static const luaL_Reg meta[] = {{"__gc", l_gc}, {NULL, NULL}};
   lbox__new_type(L, REQUEST_TYPE, methods, meta);
   lbox__set_next(L, REQUEST_TYPE, l_next);

@@ -54,12 +54,30 @@ local function text_chunk(self, text)
   end
 end
 
+--- The name that the server gave the run, if this event tells.
+local function name_of(event, data)
+  local value = event == "run_start" and json.decode(data or "")
+  local id = type(value) == "table" and text_of(value.run_id)
+  return id and id ~= "" and id or nil
+end
+
+--- The server told what the run cost.
+local function set_cost(self, data)
+  runs.set_cost(self.cost, data)
+  if self._entry then
+    self._entry:cost(self.cost)
+  end
+end
+
 local events = {}
 
 function events.run_start(self, data)
   local id = text_of(data.run_id)
   if id and id ~= "" then
     self.id, self._run_id = id, id
+    if self._entry then
+      self._entry.run_id = id
+    end
   end
   return { type = "start", run_id = id or "" }
 end
@@ -111,7 +129,7 @@ end
 function events.done(self, data)
   local output = text_of(data.output)
   streams.replace_text(self, output)
-  runs.set_cost(self.cost, data)
+  set_cost(self, data)
   self._over = true
   self.status = "completed"
   return finish_chunk(data, output)
@@ -123,7 +141,7 @@ function events.stats(_, data)
 end
 
 function events.error(self, data)
-  runs.set_cost(self.cost, data)
+  set_cost(self, data)
   self.status = "failed"
   local message = text_of(data.error)
   if not message or message == "" then
@@ -192,7 +210,9 @@ local function at_end(self)
     streams.fail(self, "failed", "stream", what .. ", and the run is not in the server's list",
       { retryable = true })
   end
-  runs.set_cost(self.cost, data)
+  if settle.is_over(data) then
+    set_cost(self, data)
+  end
   if data.status == "completed" then
     local output = text_of(data.output)
     streams.replace_text(self, output)
@@ -211,28 +231,57 @@ end
 ---@class lbox.agent_stream.Options
 ---@field link lbox.Link
 ---@field spec lbox.client.Spec
+---@field entry lbox.budget.Entry|nil  the run in the budgets it carries
 ---@field deadline lbox.Deadline
 ---@field idle_timeout number|nil
 ---@field follow boolean|nil  when the stream broke off, follow the run in the list to its end
 ---@field on_tool_use fun(tool: table)|nil
 ---@field on_tool_result fun(result: table)|nil
 
-local kind = { translate = translate, at_end = at_end, text = runs.trim }
+--- The stream ended, however.
+local function ended(self)
+  if self._entry then
+    self._entry:ended(self.status)
+  end
+end
+
+local kind = { translate = translate, at_end = at_end, text = runs.trim, ended = ended,
+  name_of = name_of }
 
 --- Starts a run and returns its stream.
 ---@param opts lbox.agent_stream.Options
 ---@return lbox.Stream
 function M.open(opts)
-  local self = streams.open {
-    link = opts.link,
+  local entry = opts.entry
+  local link, spec = opts.link, opts.spec
+  function spec.undo(transfer)
+    local began = async.now()
+    local id = streams.name(transfer, name_of, began + runs.CANCEL_MS)
+    if id then
+      runs.abandon(link, id, math.max(0, began + runs.CANCEL_MS - async.now()))
+    end
+  end
+  local ok, self = pcall(streams.open, {
+    link = link,
     type = "agent",
     kind = kind,
-    spec = opts.spec,
+    spec = spec,
     deadline = opts.deadline,
     idle_timeout = opts.idle_timeout,
-  }
+  })
+  if not ok then
+    local err = self
+    if entry then
+      entry:not_opened(err)
+    end
+    error(err, 0)
+  end
   self._follow = opts.follow
   self._on_tool_use, self._on_tool_result = opts.on_tool_use, opts.on_tool_result
+  if entry then
+    self._entry = entry
+    entry:opened(self)
+  end
   return self
 end
 

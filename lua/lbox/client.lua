@@ -95,6 +95,9 @@ end
 ---@field box_id string|nil         goes into errors
 ---@field once boolean|nil          an answer is final: only broken connections are retried
 ---@field lost string|nil          what may have happened when no answer came
+---@field undo fun(transfer: lbox.Transfer)|nil  called when the task that waits for the answer is
+---  cancelled and the request was sent; the transfer still runs. Takes back what the request does, in a
+---  bounded time and also in a cancelled scope, and never raises
 
 -- Of these the transfer itself decides.
 local FRAMING = { ["connection"] = true, ["content-length"] = true, ["expect"] = true, ["te"] = true,
@@ -187,9 +190,12 @@ local function answered(req)
 end
 
 --- Waits for a transfer; whatever interrupts the wait ends the transfer.
-local function wait(transfer, ready, limit)
+local function wait(transfer, spec, ready, limit)
   local ok, in_time = pcall(transfer.wait, transfer, ready, limit)
   if not ok then
+    if spec.undo and transfer.req:sent() then
+      spec.undo(transfer)
+    end
     transfer:close()
     error(in_time, 0)
   end
@@ -209,7 +215,7 @@ local function judge(call, spec, transfer, limit, try)
   local req = transfer.req
   local status = req:status()
   if status and (status < 200 or status > 299) then
-    wait(transfer, finished, limit)
+    wait(transfer, spec, finished, limit)
     if status == 404 and spec.method == "DELETE" and try > 1 then
       return nil -- an earlier try did it, only its answer was lost
     end
@@ -260,7 +266,7 @@ function Client:send(spec)
     options.url = settings.base_url .. spec.path .. url.query(spec.query)
     options.unix_socket = settings.unix_socket
     local transfer = http.send(options)
-    local in_time = wait(transfer, spec.mode and answered or finished, limit)
+    local in_time = wait(transfer, spec, spec.mode and answered or finished, limit)
     local status = transfer.req:status()
     if not in_time and (not status or status < 300) then
       self:log(call, "no answer", transfer.started)

@@ -1,10 +1,20 @@
---- What `Box.create` puts on the wire.
+--- Making a box: what goes on the wire, waiting until it can be used, and taking it back.
+local async = require "lbox.async"
 local client = require "lbox.client"
 local errors = require "lbox.errors"
 local json = require "lbox.json"
+local object = require "lbox.box_object"
 local options = require "lbox.options"
+local url = require "lbox.url"
 
 local M = {}
+
+-- A new box that is still `creating` is looked at until it is ready.
+local READY_MS = 300000
+local FIRST_POLL_MS, LAST_POLL_MS = 250, 2000
+
+-- How long the clean-up of a cancelled create may take.
+local CLEANUP_MS = 5000
 
 ---@class lbox.NetworkPolicy
 ---@field mode "allow-all"|"deny-all"|"custom"
@@ -27,7 +37,7 @@ local M = {}
 ---@field network_policy lbox.NetworkPolicy|nil
 ---@field skills string[]|nil
 ---@field mcp_servers table[]|nil  { name, package, args } or { name, url, headers }
-M.OPTIONS = client.static_options {
+local OPTIONS = client.static_options {
   name = "string",
   labels = "strings",
   runtime = "string",
@@ -163,7 +173,7 @@ end
 --- The body of a create request.
 ---@param opts table  checked against OPTIONS
 ---@return table
-function M.body(opts)
+local function body_of(opts)
   local git = opts.git or {}
   options.check(git, GIT, "git")
   local body = {
@@ -197,7 +207,7 @@ end
 --- What no message may show of a create request: keys, tokens, and whatever else may be one.
 ---@param opts table
 ---@return string[]
-function M.secrets(opts)
+local function secrets_of(opts)
   local secrets = {}
   local function add(value)
     if type(value) == "string" then
@@ -216,6 +226,101 @@ function M.secrets(opts)
     add(server.headers)
   end
   return secrets
+end
+
+--- Looks at a new box until it is no longer `creating`. A look that fails is repeated.
+local function wait_until_ready(box, deadline)
+  local started, pause = async.now(), FIRST_POLL_MS
+  while box.status == "creating" do
+    local now = async.now()
+    if now - started >= READY_MS or (deadline.at and now + pause >= deadline.at) then
+      errors.raise("timeout", ("box %s was still being created after %.0f s"):format(
+        box.id, (now - started) / 1000), { box_id = box.id, retryable = true })
+    end
+    async.sleep(pause)
+    pause = math.min(pause * 1.5, LAST_POLL_MS)
+    local ok, data = pcall(object.fetch, box._link.client, box._link.path, {}, box.id, deadline)
+    if ok then
+      object.apply(box, data)
+    elseif not (errors.is(data, "api") or errors.is(data, "network")) then
+      error(data, 0)
+    end
+  end
+  if box.status == "error" then
+    errors.raise("api", ("box %s could not be created: its status is error"):format(box.id),
+      { box_id = box.id })
+  end
+end
+
+--- Deletes a box whose creator was cancelled, also in a cancelled scope; what is left is said to the host.
+local function discard(connection, id, ms)
+  local ok, err = pcall(async.shield, function()
+    connection:send { method = "DELETE", path = "/v2/box/" .. url.segment(id, "the id of a box"), timeout = ms }
+  end, ms)
+  if not ok and not (errors.is(err, "api") and err.status_code == 404) then
+    async.warn(("box %s is left, it could not be deleted: %s"):format(id, tostring(err)))
+  end
+end
+
+--- Deletes the box of a create request that nobody waits for any more, once it is answered.
+local function undo_create(connection, transfer)
+  local give_up_at = async.now() + CLEANUP_MS
+  local req = transfer.req
+  pcall(async.shield, function()
+    transfer:wait(req.done)
+  end, CLEANUP_MS)
+  local data = json.decode(req:body())
+  if type(data) == "table" and type(data.id) == "string" and data.id:find("%S") then
+    discard(connection, data.id, math.max(0, give_up_at - async.now()))
+  elseif not req:done() or req:failure() or req:status() < 300 then
+    async.warn("a box may be left: its creation was cancelled, and the server did not answer with its id")
+  end
+end
+
+--- Makes a box. `undo`: it is deleted when its creator is cancelled.
+local function make(opts, undo)
+  opts = options.call(opts, OPTIONS, "Box.create")
+  local connection = client.new(opts)
+  local deadline = connection:deadline(opts.timeout)
+  local spec = {
+    method = "POST",
+    path = "/v2/box",
+    json = body_of(opts),
+    extra = opts.extra,
+    headers = opts.headers,
+    deadline = deadline,
+    secrets = secrets_of(opts),
+    lost = "a box may have been created",
+    undo = undo and function(transfer) undo_create(connection, transfer) end or nil,
+  }
+  local data, status = connection:request(spec)
+  if type(data.id) ~= "string" or data.id == "" then
+    connection:nonsense(spec, status)
+  end
+  local box = object.new(connection, json.strip_nulls(data), opts.git and opts.git.token)
+  local ok, err = pcall(wait_until_ready, box, deadline)
+  if not ok then
+    if undo and errors.is(err, "cancelled") then
+      discard(connection, box.id, CLEANUP_MS)
+    end
+    error(err, 0)
+  end
+  return box
+end
+
+--- Makes a box and waits until it can be used. Raises `api` when the server refuses or the box fails,
+--- `timeout` (with `box_id`) when it is not ready after 300 s. Cancelled, it deletes the box.
+---@param opts lbox.CreateOptions|nil
+---@return lbox.Box
+function M.box(opts)
+  return make(opts, true)
+end
+
+--- The same for a caller who deletes the box himself, whatever happens.
+---@param opts lbox.CreateOptions|nil
+---@return lbox.Box
+function M.owned(opts)
+  return make(opts, false)
 end
 
 return M

@@ -7,6 +7,8 @@ local M = {}
 ---@class lbox.Transfer
 ---@field req table  the core's request: status, header, next, body, done, failure
 ---@field id integer
+---@field started number
+---@field watcher lbox.async.Op|false  hears of its news
 local Transfer = {}
 Transfer.__index = Transfer
 
@@ -15,7 +17,31 @@ Transfer.__index = Transfer
 ---@return lbox.Transfer
 function M.send(options)
   local req = async.engine():request(options)
-  return setmetatable({ req = req, id = req:id(), started = async.now() }, Transfer)
+  return setmetatable({ req = req, id = req:id(), started = async.now(), watcher = false }, Transfer)
+end
+
+--- From now on news of the transfer resolves `op`, with true. Who watched before is told there is some.
+---@param op lbox.async.Op
+---@param ready (fun(req: table): boolean)|nil  only news after which this holds
+function Transfer:watch(op, ready)
+  local before = self.watcher
+  self.watcher = op
+  async.source(self.id, function()
+    if not ready or ready(self.req) then
+      op:resolve(true)
+    end
+  end)
+  if before then
+    before:resolve(true)
+  end
+end
+
+--- Nobody watches any more, unless another does.
+function Transfer:unwatch(op)
+  if self.watcher == op then
+    self.watcher = false
+    async.source(self.id, nil)
+  end
 end
 
 --- Waits until `ready(req)`, at most to the absolute time `limit` (ms; nil: no limit). Between two
@@ -24,21 +50,16 @@ end
 ---@param limit number|nil
 ---@return boolean in_time
 function Transfer:wait(ready, limit)
-  local req = self.req
-  if ready(req) then
+  if ready(self.req) then
     return true
   end
   local op = async.op()
-  async.source(self.id, function()
-    if ready(req) then
-      op:resolve(true)
-    end
-  end)
+  self:watch(op, ready)
   local timer = limit and async.at(limit, function()
     op:resolve(false)
   end)
   local ok, in_time = pcall(async.wait, op)
-  async.source(self.id, nil)
+  self:unwatch(op)
   if timer then
     timer:cancel()
   end

@@ -50,8 +50,16 @@ local function strings(value, what)
   end
 end
 
+--- Requires an object of lbox; its `__name` is that of the function that makes it.
+local function object(value, name, what)
+  local mt = type(value) == "table" and getmetatable(value)
+  if type(mt) ~= "table" or mt.__name ~= name then
+    errors.raise("usage", ("%s must be what %s returns, got a %s"):format(what, name, type(value)))
+  end
+end
+
 --- Checks an options table against `spec`: `{ name = "string"|"number"|"boolean"|"table"|"function"|
---- "strings"|"any"|{ allowed values } }`. nil passes.
+--- "strings"|"any"|{ allowed values } }`, or the `__name` of an object ("lbox.budget"). nil passes.
 ---@param opts table|nil
 ---@param spec table<string, string|any[]>
 ---@param what string  the call, for the error: "Box.create"
@@ -71,6 +79,8 @@ function M.check(opts, spec, what)
       one_of(value, want, "option " .. key)
     elseif want == "strings" then
       strings(value, ("option %s of %s"):format(key, what))
+    elseif want:find("^lbox%.") then
+      object(value, want, ("option %s of %s"):format(key, what))
     elseif want ~= "any" and type(value) ~= want then
       errors.raise("usage", ("option %s of %s must be a %s, got %s"):format(key, what, want, type(value)))
     end
@@ -113,6 +123,17 @@ function M.ms(value, what)
       what, tostring(value)))
   end
   return value
+end
+
+--- Checks the options of a call that has a `timeout`; without any, {}.
+---@return table
+function M.call(opts, spec, what)
+  M.check(opts, spec, what)
+  opts = opts or {}
+  if opts.timeout ~= nil then
+    M.ms(opts.timeout, "timeout")
+  end
+  return opts
 end
 
 return M

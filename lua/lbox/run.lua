@@ -9,8 +9,11 @@ local url = require "lbox.url"
 
 local M = {}
 
--- A cancel is posted whatever is cancelled meanwhile, but not for ever.
-local CANCEL_MS = 5000
+-- A run is cancelled whatever else is cancelled meanwhile, but not for ever.
+M.CANCEL_MS = 5000
+
+-- Answers to a cancel by which the run does not go on.
+local NOT_RUNNING = { [404] = true, [409] = true }
 
 ---@class lbox.Cost
 ---@field input_tokens integer
@@ -84,20 +87,35 @@ function M.fields(link, kind)
 end
 
 --- Posts the cancel of a run, also in a cancelled scope. Never raises; true if the server
---- confirmed.
+--- confirmed, else false and the error.
 ---@param link lbox.Link
 ---@param run_id string
+---@param ms number|nil  how long it may take: CANCEL_MS
 ---@return boolean confirmed
-function M.post_cancel(link, run_id)
-  local ok = pcall(async.shield, function()
+---@return any err
+function M.post_cancel(link, run_id, ms)
+  ms = ms or M.CANCEL_MS
+  return pcall(async.shield, function()
     link:perform {
       method = "POST",
       path = "/runs/" .. url.segment(run_id, "the id of a run") .. "/cancel",
-      timeout = CANCEL_MS,
+      timeout = ms,
       once = true,
     }
-  end, CANCEL_MS)
-  return ok
+  end, ms)
+end
+
+--- The same for a run that nobody is going to ask about: that it may go on is said to the host.
+---@param link lbox.Link
+---@param run_id string
+---@param ms number|nil
+function M.abandon(link, run_id, ms)
+  local confirmed, err = M.post_cancel(link, run_id, ms)
+  if not confirmed and not (errors.is(err, "api") and NOT_RUNNING[err.status_code]) then
+    async.warn(("run %s may go on in box %s, it could not be cancelled: %s"):format(
+      run_id, link.id, tostring(err)))
+  end
+  return confirmed
 end
 
 --- Takes over what the server's list says of a run.
@@ -150,6 +168,10 @@ function methods:wait(opts)
     errors.raise("stream", "the run is not in the server's list", facts)
   end
   M.apply(self, data)
+  if self._entry then
+    self._entry:cost(self.cost)
+    self._entry:ended(self.status)
+  end
 end
 
 local metatable = namespace.metatable("run", methods)

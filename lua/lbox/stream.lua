@@ -27,9 +27,12 @@ local LINGER_MS = 2000
 ---@field _req table|nil       the core's request; nil once the stream ended
 ---@field _read function       the request's `next`: looked up once, called for every event
 ---@field _transfer lbox.Transfer
----@field _translate function  these three are the kind's
+---@field _translate function  these five are the kind's
 ---@field _at_end function
 ---@field _as_result function
+---@field _ended function|nil
+---@field _name_of function|nil
+---@field _aborted lbox.async.Task|nil  cancels the run
 ---@field _deadline lbox.Deadline
 ---@field _idle number         ms of silence allowed, 0: any
 ---@field _over boolean        the server said how it ended, what follows is only `stats`
@@ -41,6 +44,9 @@ local LINGER_MS = 2000
 ---  an event as the core's request:next() gives it, as a chunk
 ---@field at_end fun(self: lbox.Stream): table|nil  the body ended: raises, or gives a last chunk
 ---@field text fun(text: string): string  the text so far as a result
+---@field ended fun(self: lbox.Stream)|nil  the stream ended, and has its status
+---@field name_of (fun(event: string, data: string|nil): string|nil)|nil  what the server calls the run,
+---  if this event tells; nil: runs of this kind have no names
 
 -- ------------------------------------------------------------------------------------- text
 
@@ -79,13 +85,30 @@ end
 
 -- ----------------------------------------------------------------------------------- ending
 
---- Ends the transfer; the stream is over with this status.
-local function finish(self, status)
-  if not self._req then
-    return
-  end
+--- What the server calls the run, read from a transfer that nobody reads any more, also in a cancelled
+--- scope; nil if it is not told until `limit`.
+---@param transfer lbox.Transfer
+---@param name_of fun(event: string, data: string|nil): string|nil
+---@param limit number
+---@return string|nil
+function M.name(transfer, name_of, limit)
+  local name
+  pcall(async.shield, function()
+    transfer:wait(function(req)
+      local event, data
+      repeat
+        event, data = req:next()
+        name = event and name_of(event, data)
+      until name or not event
+      return name ~= nil or req:done()
+    end)
+  end, math.max(0, limit - now()))
+  return name
+end
+
+--- The stream is over with this status. Its transfer is left to the caller.
+local function end_reading(self, status)
   self._req = nil
-  self._transfer:close()
   self._link.streams[self] = nil
   self._closer:remove()
   if self.status == "running" then
@@ -93,6 +116,17 @@ local function finish(self, status)
   end
   if self.cost.compute_ms == 0 then
     self.cost.compute_ms = now() - self._started
+  end
+  if self._ended then
+    self:_ended()
+  end
+end
+
+--- Ends the transfer; the stream is over with this status.
+local function finish(self, status)
+  if self._req then
+    end_reading(self, status)
+    self._transfer:close()
   end
 end
 M.finish = finish
@@ -109,17 +143,44 @@ function M.fail(self, status, kind, message, fields)
   error(self._error, 0)
 end
 
---- Ends the stream and the run: nobody waits for it any more.
-local function cancel(self)
-  local run_id = not self._over and self._run_id
-  local was_running = self.status == "running"
-  finish(self, "cancelled")
-  if run_id and was_running then
-    return runs.post_cancel(self._link, run_id)
+--- Ends the stream and cancels the run, whose name may still be on its way.
+---@param self lbox.Stream
+---@param cancel_run fun(link: lbox.Link, run_id: string, ms: number): boolean
+---@param patience number|nil  ms to wait for the name
+local function stop(self, cancel_run, patience)
+  if not self._req then
+    return false
+  end
+  local began, going_on = now(), self.status == "running" and not self._over
+  end_reading(self, "cancelled")
+  if going_on and not self._run_id and self._name_of then
+    self._run_id = M.name(self._transfer, self._name_of, began + (patience or runs.CANCEL_MS))
+    self.id = self._run_id or self.id
+  end
+  self._transfer:close()
+  if going_on and self._run_id then
+    return (cancel_run(self._link, self._run_id, math.max(0, began + runs.CANCEL_MS - now())))
   end
   return false
 end
+
+--- Ends the stream and the run: nobody waits for it any more.
+local function cancel(self)
+  return stop(self, runs.abandon)
+end
 M.cancel = cancel
+
+--- Cancels the run for somebody who does not read it: every later read raises `err`, which learns what
+--- is known of the run. Returns at once.
+---@param self lbox.Stream
+---@param err lbox.Error
+function M.abort(self, err)
+  if self._req and not self._aborted then
+    err.run_id, err.box_id, err.partial, err.cost = self._run_id, self._link.id, M.text(self), self.cost
+    self._error = err
+    self._aborted = async.spawn_in(self._closer.scope, cancel, self)
+  end
+end
 
 --- The scope that opened the stream is left: by a cancel or an error the run is cancelled, else it
 --- goes on without us. The scope holds the stream weakly.
@@ -151,10 +212,10 @@ local function expire(self, idle)
   else
     message = ("the run did not end within %g ms"):format(self._deadline.ms)
   end
+  stop(self, runs.abandon, 0)
   if not self._run_id then
     message = message .. "; it may go on in the box"
   end
-  cancel(self)
   M.fail(self, "cancelled", "timeout", message, { retryable = true })
 end
 
@@ -203,6 +264,9 @@ end
 --- What a stream gives that has ended.
 local function after_end(self)
   if self._error then
+    if self._aborted then
+      pcall(self._aborted.await, self._aborted)
+    end
     error(self._error, 0)
   end
   return nil
@@ -262,11 +326,11 @@ function M.wait_any(streams)
     if not ok then
       for k = 1, i - 1 do
         streams[k]._reading = false
-        async.source(streams[k]._transfer.id, nil)
+        streams[k]._transfer:unwatch(op)
       end
       error(err, 0)
     end
-    async.source(self._transfer.id, function() op:resolve(true) end)
+    self._transfer:watch(op)
     local at, idle = wait_limit(self)
     if at and (not limit or at < limit) then
       limit, expiring, by_silence = at, self, idle
@@ -279,7 +343,7 @@ function M.wait_any(streams)
   end
   for _, self in ipairs(streams) do
     self._reading = false
-    async.source(self._transfer.id, nil)
+    self._transfer:unwatch(op)
     if not ok then
       cancel(self)
     end
@@ -327,7 +391,7 @@ function methods:cancel()
     self._error = errors.new("cancelled", "the run was cancelled", {
       run_id = self._run_id, box_id = self._link.id, partial = M.text(self) })
   end
-  return cancel(self)
+  return stop(self, runs.post_cancel)
 end
 
 local function fields(self, key)
@@ -362,6 +426,7 @@ function M.open(opts)
   local link = opts.link
   local self = runs.fields(link, opts.type)
   self._translate, self._at_end, self._as_result = opts.kind.translate, opts.kind.at_end, opts.kind.text
+  self._ended, self._name_of = opts.kind.ended, opts.kind.name_of
   self._deadline = opts.deadline
   self._idle = opts.idle_timeout or link.client.settings.timeout
   self._parts, self._part_count, self._joined, self._size = {}, 0, {}, 0

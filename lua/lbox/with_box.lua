@@ -5,6 +5,7 @@ local config = require "lbox.config"
 local core = require "lbox.core"
 local errors = require "lbox.errors"
 local journal = require "lbox.journal"
+local making = require "lbox.create"
 local options = require "lbox.options"
 local paths = require "lbox.paths"
 
@@ -94,7 +95,7 @@ end
 local function create(opts)
   local label = new_label()
   local noted = note(opts, label)
-  local ok, box = pcall(Box.create, labelled(opts, label))
+  local ok, box = pcall(making.owned, labelled(opts, label))
   if ok then
     return box, noted
   end
