@@ -1,6 +1,7 @@
 --- `box.agent`: runs of the box's agent.
 local agent_stream = require "lbox.agent_stream"
 local async = require "lbox.async"
+local budgets = require "lbox.budget"
 local client = require "lbox.client"
 local core = require "lbox.core"
 local errors = require "lbox.errors"
@@ -26,12 +27,14 @@ local RAW_BYTES = 500
 ---@field prompt string
 ---@field options table|nil          of the agent itself, snake_case
 ---@field idle_timeout number|nil    ms of silence allowed; 0: any, nil: the client's timeout
+---@field budget lbox.Budget|nil     what the run may spend together with others
 ---@field on_tool_use fun(tool: { tool_call_id: string?, name: string, input: any })|nil
 ---@field on_tool_result fun(result: { tool_call_id: string?, output: any })|nil
 local STREAM_OPTIONS = client.call_options {
   prompt = "string",
   options = "table",
   idle_timeout = "number",
+  budget = "lbox.budget",
   on_tool_use = "function",
   on_tool_result = "function",
 }
@@ -44,6 +47,7 @@ local RUN_OPTIONS = client.call_options {
   response_schema = "any",
   options = "table",
   idle_timeout = "number",
+  budget = "lbox.budget",
   max_retries = "number",
   on_tool_use = "function",
   on_tool_result = "function",
@@ -52,19 +56,24 @@ local RUN_OPTIONS = client.call_options {
 -- Harnesses whose options are camelCase on the wire.
 local CAMEL_CASE = { ["claude-code"] = true, opencode = true }
 
+-- The option of a harness that limits what one run of it may cost.
+local USD_CAP = { ["claude-code"] = "maxBudgetUsd" }
+
 local function camel(key)
   return (key:gsub("_(%l)", string.upper))
 end
 
-local function agent_options(given, harness)
-  if not given or next(given) == nil then
-    return nil
-  end
+--- The options on the wire. A harness that can stop itself gets what the budget has left.
+local function agent_options(given, harness, entry)
   local wire = {}
-  for key, value in pairs(given) do
+  for key, value in pairs(given or {}) do
     wire[CAMEL_CASE[harness] and type(key) == "string" and camel(key) or key] = value
   end
-  return wire
+  local cap, rest = USD_CAP[harness], entry and entry:rest_usd()
+  if cap and rest then
+    wire[cap] = math.min(tonumber(wire[cap]) or math.huge, rest)
+  end
+  return next(wire) ~= nil and wire or nil
 end
 
 local function check_numbers(opts)
@@ -95,8 +104,10 @@ end
 --- Starts a run. The deadline is the caller's: a run that is tried again has one for all tries.
 local function open(self, opts, deadline, json_schema, follow)
   local link = self._link
+  local entry = budgets.begin(opts.budget, link.id)
   return agent_stream.open {
     link = link,
+    entry = entry,
     spec = {
       method = "POST",
       path = "/run/stream",
@@ -107,7 +118,7 @@ local function open(self, opts, deadline, json_schema, follow)
         prompt = opts.prompt,
         folder = link:folder(),
         json_schema = json_schema,
-        agent_options = agent_options(opts.options, link.box.model_config.harness),
+        agent_options = agent_options(opts.options, link.box.model_config.harness, entry),
       },
       lost = "the run may have been started",
     },
@@ -207,7 +218,7 @@ function methods:run(opts)
     end
     if err.kind == "stream" and err.run_id then
       -- It may still go on, and two at once would be one too many.
-      runs.post_cancel(self._link, err.run_id)
+      runs.abandon(self._link, err.run_id)
     end
     tries_left = tries_left - 1
     async.sleep(pause)

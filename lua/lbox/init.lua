@@ -36,6 +36,7 @@ end
 -- null is that of the host's JSON library.
 local LATER = {
   Box = function() return require "lbox.box" end,
+  budget = function() return require("lbox.budget").new end,
   merge = function() return require("lbox.merge").merge end,
   with_box = function() return require("lbox.with_box").with_box end,
   schema = function() return require "lbox.schema" end,

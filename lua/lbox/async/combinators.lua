@@ -57,18 +57,32 @@ local function scope_end(scope, ok, ...)
   return finish(ok, ...)
 end
 
-local SCOPE_OPTIONS = { on_error = { "cancel", "wait" } }
+--- Starts a task owned by `scope`; by the root scope when that one was left or its loop closed.
+---@param scope lbox.async.Node
+---@param fn fun(...): ...
+---@return lbox.async.Task
+function M.spawn_in(scope, fn, ...)
+  local loop = rt.get_loop()
+  if scope.left or scope.strand.loop ~= loop then
+    scope = rt.root
+  end
+  return tasks.start(scope, nil, fn, ...)
+end
+
+local SCOPE_OPTIONS = { on_error = { "cancel", "wait" }, budget = "lbox.budget" }
 
 --- Runs `fn(scope)` and waits for every task of the scope. The first error cancels the rest and is
 --- raised; with `on_error = "wait"` the others finish first. `scope:spawn(fn, ...)` and
---- `scope:cancel(reason)` work for whoever has the scope, until it is left.
+--- `scope:cancel(reason)` work for whoever has the scope, until it is left. Agent runs in it carry the
+--- budget.
 ---@param fn fun(scope: lbox.async.Scope): ...
----@param opts { on_error: "cancel"|"wait"|nil }|nil
+---@param opts { on_error: "cancel"|"wait"|nil, budget: lbox.Budget|nil }|nil
 ---@return any ...  what `fn` returned
 function M.scope(fn, opts)
   check_callable(fn, "the body of a scope")
   options.check(opts, SCOPE_OPTIONS, "scope")
   local scope = tasks.new_scope(opts and opts.on_error)
+  scope.carries = { budget = opts and opts.budget }
   return scope_end(scope, tasks.run_scope(scope, fn, scope))
 end
 
@@ -150,7 +164,7 @@ function M.race(...)
   return race.winner, unpack(race.results, 1, race.results.n)
 end
 
-local MAP_OPTIONS = { concurrency = "number", on_error = { "cancel", "collect" } }
+local MAP_OPTIONS = { concurrency = "number", on_error = { "cancel", "collect" }, budget = "lbox.budget" }
 
 local function check_map(list, fn, opts)
   if type(list) ~= "table" then
@@ -171,7 +185,7 @@ local function map_worker(job)
     local i = job.next
     job.next = i + 1
     local scope = tasks.new_scope()
-    local ok, result = tasks.run_scope(scope, job.fn, job.list[i], i)
+    local ok, result = tasks.run_scope(scope, job.call, job.list[i], i)
     local cancelled = waits.current().scope.cancel_error
     if ok then
       job.results[i] = result
@@ -193,20 +207,27 @@ local function map_all(scope, job, limit)
 end
 
 --- Calls `fn(item, index)` for every item, at most `concurrency` (16) at a time. The first error cancels
---- the rest and is raised, unless errors are collected.
+--- the rest and is raised, unless errors are collected. Agent runs in it carry the budget, and once that
+--- is spent no item begins: its error is that of the budget.
 ---@param list any[]
 ---@param fn fun(item: any, index: integer): any
----@param opts { concurrency: integer|nil, on_error: "cancel"|"collect"|nil }|nil
+---@param opts { concurrency: integer|nil, on_error: "cancel"|"collect"|nil, budget: lbox.Budget|nil }|nil
 ---@return table results  indexed like `list`, with n = #list
 ---@return table|nil errors  with "collect": what failing items raised, indexed like `list`
 function M.map(list, fn, opts)
   local limit = check_map(list, fn, opts)
   local collect = opts and opts.on_error == "collect"
+  local budget = opts and opts.budget
   local n = #list
   local job = {
     list = list, fn = fn, n = n, next = 1, results = { n = n }, errors = collect and {} or nil,
+    call = budget and function(...)
+      budget:check()
+      return fn(...)
+    end or fn,
   }
   local scope = tasks.new_scope()
+  scope.carries = { budget = budget }
   finish(tasks.run_scope(scope, map_all, scope, job, limit))
   return job.results, job.errors
 end

@@ -23,6 +23,7 @@ local waits = require "lbox.async.wait"
 local M = {
   run = combinators.run,
   spawn = combinators.spawn,
+  spawn_in = combinators.spawn_in,
   scope = combinators.scope,
   gather = combinators.gather,
   race = combinators.race,
@@ -93,6 +94,19 @@ end
 --- waits raise if it was cancelled. `handle:remove()` takes it back.
 function M.on_close(fn)
   return Scope.on_close(waits.current().scope, fn)
+end
+
+--- What the scopes around the caller carry under `name`, the innermost first.
+---@param name string
+---@return any[]
+function M.carried(name)
+  return Scope.carried(waits.current().scope, name)
+end
+
+--- The scope the caller is in.
+---@return lbox.async.Node
+function M.current_scope()
+  return waits.current().scope
 end
 
 --- What waits in the current scope raise since it was cancelled, or nil.

@@ -24,6 +24,7 @@ local M = {}
 ---@field is_task boolean
 ---@field joiners lbox.async.Op[]|false  resolved when the last child is gone
 ---@field closer table|false  latest of the linked closers
+---@field carries table|false  what holds for everything in it, by name: see carried
 
 local Scope = {}
 Scope.__index = Scope
@@ -82,7 +83,7 @@ function M.new(parent, strand, on_error, shield)
     parent = false, first = false, last = false, next = false, prev = false,
     strand = strand, cancel_error = false, failed = false, failure = nil,
     on_error = on_error or "cancel", shield = shield or false, left = false, is_task = false,
-    joiners = false, closer = false,
+    joiners = false, closer = false, carries = false,
   }, Scope)
   M.link(scope, parent)
   return scope
@@ -133,6 +134,22 @@ function M.fail(scope, err, what)
   if scope.on_error == "cancel" and not scope.cancel_error then
     M.cancel(scope, errors.new("cancelled", what, { cause = err }))
   end
+end
+
+--- What this scope and those around it carry under a name, the innermost first.
+---@param scope lbox.async.Node
+---@param name string
+---@return any[]
+function M.carried(scope, name)
+  local all = {}
+  while scope do
+    local value = scope.carries and scope.carries[name]
+    if value then
+      all[#all + 1] = value
+    end
+    scope = scope.parent
+  end
+  return all
 end
 
 local Closer = {}

@@ -249,7 +249,7 @@ function M.start(owner, name, fn, ...)
   local task = setmetatable({
     parent = false, first = false, last = false, next = false, prev = false, strand = false,
     cancel_error = false, failed = false, failure = false, on_error = "cancel", shield = false,
-    left = false, is_task = true, joiners = false, closer = false,
+    left = false, is_task = true, joiners = false, closer = false, carries = false,
     status = "running", name = name, fn = fn, co = create(body), scope = false,
     waiting = false, queued = false, slice_at = false, loop = loop, resume = resume,
     parked_at = false, awaiter = false, awaiters = false, n = 0, value = false, is_guest = false,
