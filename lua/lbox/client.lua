@@ -7,6 +7,7 @@ local errors = require "lbox.errors"
 local failure = require "lbox.failure"
 local http = require "lbox.http"
 local json = require "lbox.json"
+local pace = require "lbox.pace"
 local retry = require "lbox.retry"
 local telemetry = require "lbox.telemetry"
 local url = require "lbox.url"
@@ -237,6 +238,28 @@ local function judge(call, spec, transfer, limit, try)
   end
 end
 
+--- Sends a request once and waits for its answer, of a streamed one for its beginning. Returns the
+--- transfer, and the error and what a retry has to know of it if there is one.
+function Client:attempt(call, spec, options, deadline, try)
+  local limit, limit_ms = limit_of(deadline, spec.idle)
+  if limit and limit <= async.now() then
+    raise(spec, failure.timeout(call, limit_ms, false))
+  end
+  local transfer = http.send(options)
+  local in_time = wait(transfer, spec, spec.mode and answered or finished, limit)
+  local status = transfer.req:status()
+  if not in_time and (not status or status < 300) then
+    self:log(call, "no answer", transfer.started)
+    raise(spec, failure.timeout(call, limit_ms, transfer:was_sent()))
+  end
+  local err, outcome = judge(call, spec, transfer, limit, try)
+  self:log(call, err and err.message or tostring(transfer.req:status()), transfer.started)
+  if err then
+    transfer:close()
+  end
+  return transfer, err, outcome
+end
+
 --- Sends a request until it is answered well or must not be sent again. A streamed answer is
 --- returned as soon as its headers are here.
 ---@param spec lbox.client.Spec
@@ -256,35 +279,34 @@ function Client:send(spec)
     no_proxy = settings.no_proxy,
     ca_file = settings.ca_file,
   }
+  local gate = pace.gate(settings)
   local try = 0
   while true do
     try = try + 1
-    local limit, limit_ms = limit_of(deadline, spec.idle)
-    if limit and limit <= async.now() then
-      raise(spec, failure.timeout(call, limit_ms, false))
-    end
     options.url = settings.base_url .. spec.path .. url.query(spec.query)
     options.unix_socket = settings.unix_socket
-    local transfer = http.send(options)
-    local in_time = wait(transfer, spec, spec.mode and answered or finished, limit)
-    local status = transfer.req:status()
-    if not in_time and (not status or status < 300) then
-      self:log(call, "no answer", transfer.started)
-      raise(spec, failure.timeout(call, limit_ms, transfer:was_sent()))
-    end
-    local err, outcome = judge(call, spec, transfer, limit, try)
-    self:log(call, err and err.message or tostring(transfer.req:status()), transfer.started)
+    local place = gate:enter(deadline.at)
+    local transfer, err, outcome = self:attempt(call, spec, options, deadline, try)
     if not err then
+      gate:pass()
       return transfer
     end
-    transfer:close()
+    local refused = retry.is_refusal(outcome)
+    if refused and gate:passed_since(place) then
+      try = try - 1 -- its turn comes
+    end
     local pause = retry.delay(try, outcome)
+    if refused then
+      gate:refuse(place, pause)
+    elseif outcome.status then
+      gate:pass()
+    end
     if not pause or (deadline.at and async.now() + pause >= deadline.at) then
       raise(spec, err)
     end
     if settings.is_local and not outcome.sent then
       config.locate(settings, true) -- an idle server ends itself, and is started when it is needed
-    else
+    elseif not (refused and gate.shared) then
       async.sleep(pause)
     end
   end

@@ -7,6 +7,8 @@ local M = {}
 
 local MAX_TRIES = 4
 local BASE_MS, CAP_MS = 200, 5000
+-- Who asks for more is not waited for.
+local LONGEST_MS = 600000
 
 local IDEMPOTENT = { GET = true, PUT = true, DELETE = true }
 local BUSY = { [429] = true, [502] = true, [503] = true, [504] = true }
@@ -61,12 +63,19 @@ end
 ---@field status integer|nil    nil when the connection failed
 ---@field retry_after number|nil  ms
 
+--- Whether the server did nothing because it was asked too often.
+---@param outcome lbox.retry.Outcome|nil
+function M.is_refusal(outcome)
+  local status = outcome and outcome.status
+  return status == 429 or (status == 503 and outcome.retry_after ~= nil)
+end
+
 --- How long to wait before the next try, nil when there must be none.
 ---@param try integer  how many were made
 ---@param outcome lbox.retry.Outcome
 ---@return number|nil ms
 function M.delay(try, outcome)
-  if try >= MAX_TRIES or outcome.permanent then
+  if try >= MAX_TRIES or outcome.permanent or (outcome.retry_after or 0) > LONGEST_MS then
     return nil
   end
   local again

@@ -227,7 +227,7 @@ function M.map(list, fn, opts)
     end or fn,
   }
   local scope = tasks.new_scope()
-  scope.carries = { budget = budget }
+  scope.carries = { budget = budget, fan_out = {} } -- of the latter lbox.pace keeps how fast it may go
   finish(tasks.run_scope(scope, map_all, scope, job, limit))
   return job.results, job.errors
 end

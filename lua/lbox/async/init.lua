@@ -98,9 +98,10 @@ end
 
 --- What the scopes around the caller carry under `name`, the innermost first.
 ---@param name string
+---@param shielded boolean|nil  not what is outside of a shield
 ---@return any[]
-function M.carried(name)
-  return Scope.carried(waits.current().scope, name)
+function M.carried(name, shielded)
+  return Scope.carried(waits.current().scope, name, shielded)
 end
 
 --- The scope the caller is in.

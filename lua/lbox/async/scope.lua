@@ -139,15 +139,16 @@ end
 --- What this scope and those around it carry under a name, the innermost first.
 ---@param scope lbox.async.Node
 ---@param name string
+---@param shielded boolean|nil  not what is outside of a shield
 ---@return any[]
-function M.carried(scope, name)
+function M.carried(scope, name, shielded)
   local all = {}
   while scope do
     local value = scope.carries and scope.carries[name]
     if value then
       all[#all + 1] = value
     end
-    scope = scope.parent
+    scope = not (shielded and scope.shield) and scope.parent
   end
   return all
 end

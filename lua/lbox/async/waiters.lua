@@ -48,6 +48,12 @@ function Waiters:join(item)
   return op
 end
 
+--- Takes one out that does not wait any longer, for the caller to settle.
+---@param op lbox.async.Op
+function Waiters.drop(_, op)
+  leave(op)
+end
+
 --- Takes the first one out, for the caller to settle; nil when nobody waits.
 ---@return lbox.async.Op|nil
 function Waiters:pop()
