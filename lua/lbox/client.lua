@@ -23,6 +23,9 @@ local M = {}
 local CALL_OPTIONS = { timeout = "number", headers = "table", extra = "table" }
 local READ_OPTIONS = { timeout = "number", headers = "table" }
 
+-- How long a request may take to be undone.
+M.UNDO_MS = 5000
+
 -- A time limit beyond this (30,000 years) is none.
 local FOR_EVER_MS = 1e15
 
@@ -96,9 +99,9 @@ end
 ---@field box_id string|nil         goes into errors
 ---@field once boolean|nil          an answer is final: only broken connections are retried
 ---@field lost string|nil          what may have happened when no answer came
----@field undo fun(transfer: lbox.Transfer)|nil  called when the task that waits for the answer is
----  cancelled and the request was sent; the transfer still runs. Takes back what the request does, in a
----  bounded time and also in a cancelled scope, and never raises
+---@field undo fun(transfer: lbox.Transfer)|nil  called when nobody waits any longer for the answer of a
+---  request that was sent; the transfer still runs. Takes back what the request does, in UNDO_MS and also
+---  in a cancelled scope, and never raises
 
 -- Of these the transfer itself decides.
 local FRAMING = { ["connection"] = true, ["content-length"] = true, ["expect"] = true, ["te"] = true,
@@ -203,6 +206,19 @@ local function wait(transfer, spec, ready, limit)
   return in_time
 end
 
+--- The time for an answer is over. What the request does is undone beside the caller, who has waited long
+--- enough. Returns whether the request was sent.
+local function expired(transfer, spec)
+  if not spec.undo or not transfer.req:sent() then
+    return transfer:was_sent()
+  end
+  async.clean_up(function()
+    spec.undo(transfer)
+    transfer:close()
+  end, M.UNDO_MS)
+  return true
+end
+
 --- When waiting for an answer ends: the absolute time, nil when never, and the ms it was made of.
 local function limit_of(deadline, idle)
   if idle and idle > 0 and (not deadline.at or async.now() + idle < deadline.at) then
@@ -250,7 +266,7 @@ function Client:attempt(call, spec, options, deadline, try)
   local status = transfer.req:status()
   if not in_time and (not status or status < 300) then
     self:log(call, "no answer", transfer.started)
-    raise(spec, failure.timeout(call, limit_ms, transfer:was_sent()))
+    raise(spec, failure.timeout(call, limit_ms, expired(transfer, spec)))
   end
   local err, outcome = judge(call, spec, transfer, limit, try)
   self:log(call, err and err.message or tostring(transfer.req:status()), transfer.started)

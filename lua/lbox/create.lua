@@ -13,8 +13,8 @@ local M = {}
 local READY_MS = 300000
 local FIRST_POLL_MS, LAST_POLL_MS = 250, 2000
 
--- How long the clean-up of a cancelled create may take.
-local CLEANUP_MS = 5000
+-- How long the clean-up of a create that nobody waits for may take.
+local CLEANUP_MS = client.UNDO_MS
 
 ---@class lbox.NetworkPolicy
 ---@field mode "allow-all"|"deny-all"|"custom"

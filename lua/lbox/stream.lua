@@ -143,25 +143,32 @@ function M.fail(self, status, kind, message, fields)
   error(self._error, 0)
 end
 
---- Ends the stream and cancels the run, whose name may still be on its way.
+--- Ends the transfer of a stream that is not read any more, and the run, whose name may still be on its
+--- way.
 ---@param self lbox.Stream
 ---@param cancel_run fun(link: lbox.Link, run_id: string, ms: number): boolean
----@param patience number|nil  ms to wait for the name
-local function stop(self, cancel_run, patience)
-  if not self._req then
-    return false
-  end
-  local began, going_on = now(), self.status == "running" and not self._over
-  end_reading(self, "cancelled")
-  if going_on and not self._run_id and self._name_of then
-    self._run_id = M.name(self._transfer, self._name_of, began + (patience or runs.CANCEL_MS))
+local function end_run(self, cancel_run)
+  local give_up_at = now() + runs.CANCEL_MS
+  if not self._run_id and self._name_of then
+    self._run_id = M.name(self._transfer, self._name_of, give_up_at)
     self.id = self._run_id or self.id
   end
   self._transfer:close()
-  if going_on and self._run_id then
-    return (cancel_run(self._link, self._run_id, math.max(0, began + runs.CANCEL_MS - now())))
+  return self._run_id and (cancel_run(self._link, self._run_id, math.max(0, give_up_at - now()))) or false
+end
+
+--- Ends the stream and cancels the run.
+---@param self lbox.Stream
+---@param cancel_run fun(link: lbox.Link, run_id: string, ms: number): boolean
+local function stop(self, cancel_run)
+  if not self._req then
+    return false
+  elseif self._over or self.status ~= "running" then
+    finish(self)
+    return false
   end
-  return false
+  end_reading(self, "cancelled")
+  return end_run(self, cancel_run)
 end
 
 --- Ends the stream and the run: nobody waits for it any more.
@@ -212,9 +219,15 @@ local function expire(self, idle)
   else
     message = ("the run did not end within %g ms"):format(self._deadline.ms)
   end
-  stop(self, runs.abandon, 0)
   if not self._run_id then
     message = message .. "; it may go on in the box"
+  end
+  end_reading(self, "cancelled")
+  if self._run_id or not self._name_of then
+    end_run(self, runs.abandon)
+  else
+    -- The caller has waited long enough.
+    async.clean_up(function() end_run(self, runs.abandon) end, runs.CANCEL_MS)
   end
   M.fail(self, "cancelled", "timeout", message, { retryable = true })
 end
@@ -280,10 +293,12 @@ local function next_chunk(self, _, nothing)
   end
   local read, deadline, left = self._read, self._deadline.at, self._left
   repeat
-    local event, data, text = read(req)
     if deadline and now() >= deadline then
       expire(self, false)
-    elseif event then
+      break
+    end
+    local event, data, text = read(req)
+    if event then
       left = left - 1
       if left == 0 then
         left = CHECK_EVERY

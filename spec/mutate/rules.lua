@@ -34,7 +34,8 @@ return {
     find = "  if not scope.failed then\n    scope.failed, scope.failure = true, err\n  end\n  if scope.on_error",
     replace = "  scope.failed, scope.failure = true, err\n  if scope.on_error" },
   -- 13: where it was awaited is not told
-  { file = "trace.lua", find = "elseif seen.co ~= co and seen.parts < MAX_PARTS then", replace = "elseif false then" },
+  { file = "trace.lua", find = "elseif seen_in[seen] ~= co and seen.parts < MAX_PARTS then",
+    replace = "elseif false then" },
   -- 14: the cancel is an event: the first wait raises, the next does not
   { file = "wait.lua", find = "  if op.on_cancel then\n    op.on_cancel(op)\n  end\n  error(err, 0)",
     replace = "  if op.on_cancel then\n    op.on_cancel(op)\n  end\n"

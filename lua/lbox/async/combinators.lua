@@ -298,4 +298,15 @@ function M.shield(fn, ms)
   return limited(tasks.new_scope(nil, true), ms, message, fn)
 end
 
+--- Starts clean-up beside the caller: a task of the current scope that no cancel reaches, for at most
+--- `ms`. The scope is left after it. What it raises is dropped.
+---@param fn fun()
+---@param ms number
+---@return lbox.async.Task
+function M.clean_up(fn, ms)
+  local task = tasks.start(waits.current().scope, "clean-up", pcall, M.timeout, ms, fn)
+  task.shield, task.cancel_error = true, false
+  return task
+end
+
 return M

@@ -31,6 +31,7 @@ local M = {
   sleep = combinators.sleep,
   timeout = combinators.timeout,
   shield = combinators.shield,
+  clean_up = combinators.clean_up,
   channel = channel.new,
   semaphore = semaphore.new,
   event = event.new,

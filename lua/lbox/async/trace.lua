@@ -56,8 +56,10 @@ function M.of(co)
   return clean(debug.traceback(co, ""))
 end
 
--- What is known of an error: { text, parts, co }. Error objects carry the text themselves.
+-- What is known of an error: { text, parts }. Error objects carry the text themselves.
 local known = setmetatable({}, { __mode = "k" })
+-- The coroutine where it was last seen, which may go before it.
+local seen_in = setmetatable({}, { __mode = "kv" })
 -- Strings cannot be keys of a weak table: only of the last one the traceback is known.
 local last_string, last_known
 
@@ -78,15 +80,16 @@ function M.note(err)
   local co = coroutine.running()
   local seen = find(err)
   if not seen then
-    seen = { parts = 1, co = co, text = clean(debug.traceback("", 2)) }
+    seen = { parts = 1, text = clean(debug.traceback("", 2)) }
+    seen_in[seen] = co
     if type(err) == "table" then
       known[err] = seen
     else
       last_string, last_known = err, seen
     end
-  elseif seen.co ~= co and seen.parts < MAX_PARTS then
+  elseif seen_in[seen] ~= co and seen.parts < MAX_PARTS then
     local place = clean(debug.traceback("", 2))
-    seen.co, seen.parts = co, seen.parts + 1
+    seen_in[seen], seen.parts = co, seen.parts + 1
     if place:find("\n\t[^%[]") then -- not only C: somebody's code awaits it
       seen.text = seen.text .. "\nawaited by:\n" .. place
     end
