@@ -17,10 +17,12 @@ end
 routes["GET /texts"] = function(reply)
   reply:begin()
   for _, data in ipairs { '{"text":"a"}', '{"text":""}', '{"text":"a\\"b"}', '{"text": "b"}',
+    '{"text":"\\\\n\\n\\t\\r\\b\\f\\/."}', '{"text":"\\\\"}', '{"text":"\\"}', '{"text":"\\x"}',
     '{"text":"a","b":"c"}', '{"text":"\\u00e9"}', '{"text":"é"}', '{"text":"}',
       '{"text":"a\tb"}' } do
     reply:event("text", data)
   end
+  reply:event("thinking", '{"text":"a\\nb"}')
   reply:event("more", '{"text":"a"}')
   reply:finish()
 end
@@ -101,11 +103,13 @@ describe("a transfer", function()
       name, data, text = transfer.req:next()
     end
     assert.are.same({
-      { "text", false, "a" }, { "text", false, "" }, { "text", '{"text":"a\\"b"}', false },
-      { "text", '{"text": "b"}', false }, { "text", '{"text":"a","b":"c"}', false },
+      { "text", false, "a" }, { "text", false, "" }, { "text", false, 'a"b' },
+      { "text", '{"text": "b"}', false }, { "text", false, "\\n\n\t\r\b\f/." },
+      { "text", false, "\\" }, { "text", '{"text":"\\"}', false }, { "text", '{"text":"\\x"}', false },
+      { "text", '{"text":"a","b":"c"}', false },
       { "text", '{"text":"\\u00e9"}', false }, { "text", false, "é" },
         { "text", '{"text":"}', false },
-      { "text", '{"text":"a\tb"}', false }, { "more", '{"text":"a"}', false },
+      { "text", '{"text":"a\tb"}', false }, { "thinking", false, "a\nb" }, { "more", '{"text":"a"}', false },
     }, events)
   end)
 

@@ -5,7 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { FIRST_CAPACITY = 4096 };
+enum { FIRST_CAPACITY = 1024 };
 
 void lbox_buf_init(struct lbox_buf *b, size_t max)
 {

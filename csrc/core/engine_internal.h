@@ -30,6 +30,7 @@ struct lbox_engine {
   bool multi_broken;
   struct curl_socket *sockets;                 /* all that libcurl wants watched */
   struct lbox_http *requests;                  /* all in flight, each with a reference of ours */
+  size_t streams;                              /* how many of them are streams */
   struct lbox_http *resume_head, *resume_tail; /* paused ones whose reader has caught up */
 };
 

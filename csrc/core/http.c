@@ -33,6 +33,19 @@ static void free_transfer(struct lbox_http *h)
   h->body = NULL;
 }
 
+size_t lbox__unread_share(const struct lbox_engine *e)
+{
+  size_t share = LBOX__ALL_UNREAD / (e->streams ? e->streams : 1);
+  return share < LBOX__MOST_UNREAD ? share : LBOX__MOST_UNREAD;
+}
+
+size_t lbox__unread_limit(const struct lbox_http *h)
+{
+  size_t share = lbox__unread_share(h->engine);
+  size_t limit = h->window < share ? h->window : share;
+  return limit > LBOX__LEAST_UNREAD ? limit : LBOX__LEAST_UNREAD;
+}
+
 static bool has_sent(const struct lbox_http *h)
 {
   long sent = 0;
@@ -52,6 +65,7 @@ static void finish(struct lbox_http *h)
   if (h->next)
     h->next->prev = h->prev;
   h->in_flight = false;
+  e->streams -= h->stream;
   lbox_engine_post(e, &h->ready);
   lbox_http_unref(h);
 }
@@ -217,7 +231,7 @@ struct lbox_http *lbox_http_start(struct lbox_engine *e, const struct lbox_http_
   h->engine = lbox_engine_ref(e);
   h->stream = o->stream;
   h->local_socket = o->unix_socket != NULL;
-  h->high_water = LBOX__HIGH_WATER;
+  h->window = LBOX__LEAST_UNREAD;
   h->ready.id = lbox_engine_next_id(e);
   lbox_buf_init(&h->answer, o->max_body);
   lbox_buf_init(&h->header_text, LBOX__MAX_HEADERS);
@@ -228,6 +242,7 @@ struct lbox_http *lbox_http_start(struct lbox_engine *e, const struct lbox_http_
   }
   h->refs++;
   h->in_flight = true;
+  e->streams += h->stream;
   h->next = e->requests;
   if (h->next)
     h->next->prev = h;
@@ -311,9 +326,11 @@ void lbox_http_consumed(struct lbox_http *h, bool hungry)
 {
   size_t len = lbox_buf_len(&h->answer);
   h->hungry = hungry;
-  h->high_water = LBOX__HIGH_WATER + (hungry ? len : 0);
-  if (!h->paused || h->resuming || !h->in_flight || (!hungry && len > LBOX__LOW_WATER))
+  h->asked_at = hungry ? len : 0;
+  if (!h->paused || h->resuming || !h->in_flight || (!hungry && len > lbox__unread_limit(h) / 4))
     return;
+  if (h->window < LBOX__MOST_UNREAD)
+    h->window *= 2;
   struct lbox_engine *e = h->engine;
   h->resuming = true;
   h->next_resume = NULL;

@@ -9,8 +9,11 @@
 #include "core/http.h"
 
 enum {
-  LBOX__HIGH_WATER = 256 * 1024, /* an unread stream stops here */
-  LBOX__LOW_WATER = 64 * 1024,   /* and goes on when its reader is down to this */
+  /* A stream may hold so much unread. It begins with the least, and gets more each time its reader
+     has caught up, up to an equal share of what all streams of the engine may hold. */
+  LBOX__LEAST_UNREAD = 4 * 1024,
+  LBOX__MOST_UNREAD = 256 * 1024,
+  LBOX__ALL_UNREAD = 4 * 1024 * 1024,
   LBOX__MAX_HEADERS = 64 * 1024,
   LBOX__MAX_ERROR_BODY = 64 * 1024 /* of an answer that is not 2xx to a streaming request */
 };
@@ -33,8 +36,9 @@ struct lbox_http {
 
   bool stream;
   bool paused, resuming;
-  bool hungry;       /* the reader wants more than there is, and nothing came since it said so */
-  size_t high_water; /* where the transfer pauses now */
+  bool hungry;     /* the reader wants more than there is, and nothing came since it said so */
+  size_t asked_at; /* what was there unread when it said so */
+  size_t window;   /* what it may hold unread, if that is within its share */
   int status;
   bool headers_complete, truncated;
   struct lbox_buf header_text; /* "Name: value\0" of the last answer, one after the other */
@@ -46,6 +50,10 @@ struct lbox_http {
   const char *reason;                /* static; ours, when we broke it off */
   char curl_reason[CURL_ERROR_SIZE]; /* libcurl's */
 };
+
+/* http.c: an equal share of what all streams of the engine may hold unread; how much this one may. */
+size_t lbox__unread_share(const struct lbox_engine *e);
+size_t lbox__unread_limit(const struct lbox_http *h);
 
 /* transfer.c: tells libcurl everything about the request. Not CURLE_OK: it cannot be done. */
 CURLcode lbox__transfer_setup(struct lbox_http *h, const struct lbox_http_options *opts);

@@ -117,7 +117,7 @@ static void forget_lines(struct lbox_sse *p, struct lbox_buf *b)
 
 static bool dispatch(struct lbox_sse *p, struct lbox_buf *b, struct lbox_sse_event *out)
 {
-  const char *base = lbox_buf_data(b);
+  char *base = lbox_buf_data(b);
   *out = (struct lbox_sse_event){base + p->event.at, base + p->data.at, p->event.len, p->data.len};
   lbox_buf_consume(b, p->line);
   *p = (struct lbox_sse){0};
@@ -150,4 +150,41 @@ bool lbox_sse_next(struct lbox_sse *p, struct lbox_buf *b, bool eof, struct lbox
   }
   /* Nothing more is here: an event that only lacks its blank line need not wait for it. */
   return is_complete(p) && is_blank(base + p->line, len - p->line) && dispatch(p, b, out);
+}
+
+/* --- text events ------------------------------------------------------------------------------ */
+
+static bool is_text(const struct lbox_sse_event *event)
+{
+  return (event->name_len == 4 && memcmp(event->name, "text", 4) == 0) ||
+         (event->name_len == 8 && memcmp(event->name, "thinking", 8) == 0);
+}
+
+/* What stands for \c in JSON, 0 if that is not one character. */
+static char unescaped(char c)
+{
+  static const char escapes[] = "\"\\/bfnrt", meanings[] = "\"\\/\b\f\n\r\t";
+  const char *at = c ? strchr(escapes, c) : NULL;
+  return at ? meanings[at - escapes] : '\0';
+}
+
+const char *lbox_sse_text(struct lbox_sse_event *event, size_t *len)
+{
+  static const char start[] = "{\"text\":\"", end[] = "\"}";
+  enum { START = sizeof start - 1, END = sizeof end - 1 };
+  if (!is_text(event) || event->data_len < START + END || memcmp(event->data, start, START) != 0 ||
+      memcmp(event->data + event->data_len - END, end, END) != 0)
+    return NULL;
+  char *text = event->data + START;
+  size_t n = event->data_len - START - END, escapes = 0;
+  for (size_t i = 0; i < n; i++) {
+    if (text[i] == '"' || (unsigned char)text[i] < ' ')
+      return NULL;
+    if (text[i] == '\\' && (++escapes, ++i >= n || !unescaped(text[i])))
+      return NULL;
+  }
+  *len = n - escapes;
+  for (size_t from = 0, to = 0; escapes > 0 && from < n; from++, to++)
+    text[to] = text[from] == '\\' ? unescaped(text[++from]) : text[from];
+  return text;
 }

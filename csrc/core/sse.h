@@ -24,13 +24,19 @@ struct lbox_sse {
   struct lbox_sse_slice event, data;
 };
 
-/* Borrowed from the buffer, valid until its next append. */
+/* Borrowed from the buffer, valid until its next append; what is there may be written over. */
 struct lbox_sse_event {
-  const char *name, *data;
+  const char *name;
+  char *data;
   size_t name_len, data_len;
 };
 
 /* Takes the next event off the buffer. False: more bytes are needed. `eof`: none will come. */
 bool lbox_sse_next(struct lbox_sse *p, struct lbox_buf *b, bool eof, struct lbox_sse_event *out);
+
+/* The text of a text or thinking event whose data has the exact shape {"text":"..."}, with what is
+   escaped in it written in place; NULL for any other, and for \uXXXX in it: those are for a JSON
+   decoder. An agent's stream consists of little else. */
+const char *lbox_sse_text(struct lbox_sse_event *event, size_t *len);
 
 #endif

@@ -5,6 +5,7 @@
 #include "core/http_internal.h"
 
 #include <arpa/inet.h>
+#include <errno.h>
 #include <string.h>
 #include <strings.h>
 #include <sys/socket.h>
@@ -12,6 +13,8 @@
 enum {
   MAX_IDLE_S = 1, /* reuse of a connection that idled longer is refused; libcurl rounds down */
   SMALL_BODY = 16 * 1024,
+  MOST_RECEIVED = 16 * 1024, /* at a time */
+  LEAST_RECEIVED = 2 * 1024,
   KEEPALIVE_IDLE_S = 30,
   KEEPALIVE_INTERVAL_S = 15
 };
@@ -44,7 +47,7 @@ static size_t on_body(char *bytes, size_t size, size_t n, void *ud)
   (void)size; /* always 1 */
   if (lbox_http_streaming(h) && !h->hungry) {
     size_t len = lbox_buf_len(&h->answer);
-    if (len >= h->high_water || n > h->answer.max - len) {
+    if (len >= lbox__unread_limit(h) + h->asked_at || n > h->answer.max - len) {
       h->paused = true;
       lbox_engine_post(h->engine, &h->ready);
       return CURL_WRITEFUNC_PAUSE;
@@ -134,12 +137,19 @@ static int on_attempt(void *ud, char *ip, char *local_ip, int port, int local_po
   return CURL_PREREQFUNC_ABORT;
 }
 
-/* libcurl 7.88 itself opens sockets that spawned programs would inherit. */
+/* libcurl 7.88 itself opens sockets that spawned programs would inherit, and does not say why it
+   could not. */
 static curl_socket_t open_socket(void *ud, curlsocktype purpose, struct curl_sockaddr *address)
 {
-  (void)ud;
+  struct lbox_http *h = ud;
   (void)purpose;
-  return socket(address->family, address->socktype | SOCK_CLOEXEC, address->protocol);
+  int fd = socket(address->family, address->socktype | SOCK_CLOEXEC, address->protocol);
+  if (fd < 0 && errno == EMFILE)
+    fail(h, LBOX_HTTP_CONNECT,
+         "this process has too many files open (ulimit -n says how many it may)");
+  else if (fd < 0 && errno == ENFILE)
+    fail(h, LBOX_HTTP_CONNECT, "too many files are open on this machine");
+  return fd;
 }
 
 /* --- before it starts ------------------------------------------------------------------------- */
@@ -269,6 +279,16 @@ static CURLcode set_route(struct lbox_http *h, const struct lbox_http_options *o
   return code;
 }
 
+/* libcurl has a buffer of this size for each transfer, and keeps as much again of a paused one:
+   among many streams it is a small one. */
+static long receive_buffer(const struct lbox_http *h)
+{
+  size_t half = lbox__unread_share(h->engine) / 2;
+  if (!h->stream || half > MOST_RECEIVED)
+    return MOST_RECEIVED;
+  return half > LEAST_RECEIVED ? (long)half : LEAST_RECEIVED;
+}
+
 static CURLcode set_callbacks(struct lbox_http *h)
 {
   CURLcode code = CURLE_OK;
@@ -281,7 +301,9 @@ static CURLcode set_callbacks(struct lbox_http *h)
   SET(h, code, CURLOPT_TCP_KEEPINTVL, (long)KEEPALIVE_INTERVAL_S);
   /* The caller's deadline decides; libcurl's own default would end a long wait before it. */
   SET(h, code, CURLOPT_CONNECTTIMEOUT_MS, (long)INT32_MAX);
+  SET(h, code, CURLOPT_BUFFERSIZE, receive_buffer(h));
   SET(h, code, CURLOPT_OPENSOCKETFUNCTION, open_socket);
+  SET(h, code, CURLOPT_OPENSOCKETDATA, h);
   SET(h, code, CURLOPT_ERRORBUFFER, h->curl_reason);
   SET(h, code, CURLOPT_PRIVATE, h);
   SET(h, code, CURLOPT_WRITEFUNCTION, on_body);

@@ -44,7 +44,7 @@ enum lbox__mode { LBOX__BUFFER, LBOX__RAW, LBOX__SSE, LBOX__EXEC };
 /* Zero it, set the mode. */
 struct lbox__reader {
   enum lbox__mode mode;
-  bool texts; /* of SSE: `text` events are wanted without the JSON around their text */
+  bool texts; /* of SSE: `text` and `thinking` are wanted without the JSON around their text */
   struct lbox_sse sse;
   struct lbox__copy *copies; /* owned */
 };

@@ -83,29 +83,10 @@ static int push(lua_State *L, struct lbox__reader *reader, const char *name, siz
   return 2;
 }
 
-/* The text in data of the exact shape {"text":"..."} with nothing escaped in it, NULL for any
-   other. An agent's stream consists of little else, and so needs no JSON decoder. */
-static const char *plain_text(const struct lbox_sse_event *event, size_t *len)
-{
-  static const char start[] = "{\"text\":\"", end[] = "\"}";
-  enum { START = sizeof start - 1, END = sizeof end - 1 };
-  if (event->name_len != 4 || memcmp(event->name, "text", 4) != 0 ||
-      event->data_len < START + END || memcmp(event->data, start, START) != 0 ||
-      memcmp(event->data + event->data_len - END, end, END) != 0)
-    return NULL;
-  const char *text = event->data + START;
-  *len = event->data_len - START - END;
-  for (size_t i = 0; i < *len; i++) {
-    if (text[i] == '"' || text[i] == '\\' || (unsigned char)text[i] < ' ')
-      return NULL;
-  }
-  return text;
-}
-
-static int push_event(lua_State *L, struct lbox__reader *reader, const struct lbox_sse_event *event)
+static int push_event(lua_State *L, struct lbox__reader *reader, struct lbox_sse_event *event)
 {
   size_t len;
-  const char *text = reader->texts ? plain_text(event, &len) : NULL;
+  const char *text = reader->texts ? lbox_sse_text(event, &len) : NULL;
   if (!text)
     return push(L, reader, event->name, event->name_len, event->data, event->data_len);
   push(L, reader, event->name, event->name_len, text, len);

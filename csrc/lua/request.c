@@ -148,9 +148,9 @@ static int l_header(lua_State *L)
   return 1;
 }
 
-/* request:next() -> name, bytes; or nil when nothing is here now. With the option `texts` an event
-   whose data is {"text":"..."}, nothing escaped, gives "text", nil and the text. A stream that was
-   cut is not ended: what lies there unfinished is neither an event nor an exit. */
+/* request:next() -> name, bytes; or nil when nothing is here now. With the option `texts` a text or
+   thinking event whose data is {"text":"..."}, nothing escaped, gives its name, nil and the text. A
+   stream that was cut is not ended: what lies there unfinished is neither an event nor an exit. */
 static int l_next(lua_State *L)
 {
   struct request *r = check(L);

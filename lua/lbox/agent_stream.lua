@@ -86,11 +86,14 @@ function events.text(self, data)
   return text_chunk(self, text_of(data.text))
 end
 
-function events.thinking(_, data)
-  local text = text_of(data.text)
+local function reasoning_chunk(text)
   if text and text ~= "" then
     return { type = "reasoning", text = text }
   end
+end
+
+function events.thinking(_, data)
+  return reasoning_chunk(text_of(data.text))
 end
 
 function events.tool(self, data)
@@ -154,7 +157,7 @@ end
 --- the data, it gives that instead of the data.
 local function translate(self, event, data, text)
   if text then
-    return text_chunk(self, text)
+    return event == "text" and text_chunk(self, text) or event == "thinking" and reasoning_chunk(text) or nil
   end
   local value = json.decode(data)
   local known = events[event]

@@ -154,10 +154,10 @@ end
 ---@return any value  nil on bad input
 ---@return string|nil why
 function M.decode(text)
-  if text:find("\\u[dD][89a-fA-F]") then
+  if text:find("\\u", 1, true) and text:find("\\u[dD][89a-fA-F]") then
     text = repair_surrogates(text)
   end
-  local has_empty_lists = text:find("%[%s*%]")
+  local has_empty_lists = text:find("[", 1, true) and text:find("%[%s*%]")
   local ok, value = pcall(get_decoder().decode, has_empty_lists and fill_empty_lists(text) or text)
   if not ok and has_empty_lists then
     ok, value = pcall(get_decoder().decode, text) -- for where in this text it is wrong

@@ -1,11 +1,9 @@
 /*
-** The parser of agent streams, two ways. From the input as a recipe a well-formed stream is made,
-*with
-** everything a terminal may leave in it, and cut anywhere: its events must come out, all and in
-*order.
-** Then the input itself is fed as the stream: whatever it is, events lie in the buffer, have no
-*line
-** break in them, and the parser ends.
+** The parser of agent streams, three ways. From the input as a recipe a well-formed stream is made,
+** with everything a terminal may leave in it, and cut anywhere: its events must come out, all and
+** in order. Then the input itself is fed as the stream: whatever it is, events lie in the buffer,
+** have no line break in them, and the parser ends. Then it is a text, which must come out of its
+** JSON as it was, and what is no such JSON is left alone.
 */
 #include "core/sse.h"
 
@@ -141,11 +139,42 @@ static void anything(const uint8_t *bytes, size_t n)
   lbox_buf_free(&b);
 }
 
+/* The input as the text of a text event, each character escaped where it must be or may be. */
+static void texts(const uint8_t *bytes, size_t n)
+{
+  static const char escapes[] = "\"\\/\b\f\n\r\t", letters[] = "\"\\/bfnrt";
+  struct lbox_buf b;
+  lbox_buf_init(&b, 1 << 20);
+  put(&b, "{\"text\":\"");
+  bool plain = true; /* control characters have no short escape, and stand there as they are */
+  for (size_t i = 0; i < n; i++) {
+    const char *at = bytes[i] ? strchr(escapes, bytes[i]) : NULL;
+    char escaped[2] = {'\\', at ? letters[at - escapes] : 0};
+    require(lbox_buf_append(&b, at ? escaped : (const char *)&bytes[i], at ? 2 : 1));
+    plain = plain && (at || bytes[i] >= ' ');
+  }
+  put(&b, "\"}");
+  struct lbox_sse_event event = {"thinking", lbox_buf_data(&b), 8, lbox_buf_len(&b)};
+  size_t len = 0;
+  const char *text = lbox_sse_text(&event, &len);
+  require(plain ? text && len == n && memcmp(text, bytes, n) == 0 : !text);
+  lbox_buf_free(&b);
+
+  char *copy = malloc(n + 1);
+  require(copy != NULL);
+  memcpy(copy, bytes, n);
+  event = (struct lbox_sse_event){"text", copy, 4, n};
+  text = lbox_sse_text(&event, &len);
+  require(text ? text > copy && text + len < copy + n : memcmp(copy, bytes, n) == 0);
+  free(copy);
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t n);
 
 int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t n)
 {
   well_formed(bytes, n);
   anything(bytes, n);
+  texts(bytes, n);
   return 0;
 }
