@@ -6,6 +6,7 @@ local posix = require "lbox.server.posix"
 
 local ROUNDS = 5
 local EVENTS = 200000
+local STREAM_EVENTS = 1000 -- of each of very many streams
 local LATENCY_SAMPLES = 100
 
 local program = posix.exe_path()
@@ -72,10 +73,14 @@ local function stop(process)
   posix.waitid(process.pidfd)
 end
 
+--- Starts a replay server; returns it and its address.
+local function replay(events, kind)
+  local server = start { program, "spec/support/replay_server.lua", tostring(events), "40", kind }
+  return server, "http://127.0.0.1:" .. read_until(server, function(text) return text:find("\n") end):match("%d+")
+end
+
 local function bench_events()
-  local server = start { program, "spec/support/replay_server.lua", tostring(EVENTS) }
-  local port = read_until(server, function(text) return text:find("\n") end):match("%d+")
-  local url = "http://127.0.0.1:" .. port
+  local server, url = replay(EVENTS, "text")
   local clients = {
     { name = "lbox", argv = { program, "bench/clients/events.lua", url } },
     { name = "@upstash/box", argv = { "/usr/bin/env", "node", "bench/clients/events.mjs", url } },
@@ -108,6 +113,39 @@ local function bench_events()
     theirs.cpu / ours.cpu, theirs.memory / ours.memory))
 end
 
+--- Reads many streams at once through `argv`. Returns events a second and the bytes of memory that
+--- each stream took more than none.
+local function read_streams(argv, url, streams)
+  local function measured(n)
+    local words = { table.unpack(argv) }
+    words[#words + 1], words[#words + 2] = url, tostring(n)
+    local events, seconds, peak = run(words):match("(%d+)%s+([%d.]+)%s+(%d+)")
+    assert(tonumber(events) == n * STREAM_EVENTS, words[1] .. " read " .. tostring(events) .. " events")
+    return tonumber(events) / tonumber(seconds), tonumber(peak)
+  end
+  local _, without = measured(0)
+  local rate, with = measured(streams)
+  return rate, (with - without) / streams
+end
+
+local function bench_streams()
+  local server, url = replay(STREAM_EVENTS, "thinking")
+  local lbox_argv = { program, "bench/clients/streams.lua" }
+  local node_argv = { "/usr/bin/env", "node", "bench/clients/streams.mjs" }
+  print(("\nMany agent streams of %d events at once, every other one left unread until the rest is read")
+    :format(STREAM_EVENTS))
+  print(("  %-14s %8s %14s %16s"):format("client", "streams", "events/s", "KB per stream"))
+  local rates, bytes = {}, {}
+  for i, client in ipairs {
+    { "lbox", lbox_argv, 1000 }, { "@upstash/box", node_argv, 1000 }, { "lbox", lbox_argv, 10000 },
+  } do
+    rates[i], bytes[i] = read_streams(client[2], url, client[3])
+    print(("  %-14s %8d %14.0f %16.1f"):format(client[1], client[3], rates[i], bytes[i] / 1024))
+  end
+  print(("  %-14s %8d %13.1fx %15.1fx"):format("ratio", 1000, rates[1] / rates[2], bytes[2] / bytes[1]))
+  stop(server)
+end
+
 local function bench_local_box()
   local dir = os.getenv("LBOX_DATA")
   assert(dir, "LBOX_DATA names the data directory of the benchmark's own server")
@@ -135,4 +173,5 @@ local function bench_local_box()
 end
 
 bench_events()
+bench_streams()
 bench_local_box()

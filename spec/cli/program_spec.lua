@@ -54,6 +54,22 @@ describe("the lbox program", function()
     os.remove(path)
   end)
 
+  it("may open as many files as the hard limit allows, and says when that is not enough", function()
+    local path = script([[
+      lbox.sleep(0)
+      local files = {}
+      for _ = 1, 200 do
+        files[#files + 1] = io.open("/dev/null")
+      end
+      print(#files > 60)
+      print(select(2, pcall(lbox.Box.list, { base_url = "http://127.0.0.1:1", api_key = "k" })))
+    ]])
+    local text = support.sh(("sh -c 'ulimit -n 100; ulimit -S -n 60; exec %s %s'"):format(program, path))
+    assert.matches("^true\n", text)
+    assert.matches("this process has too many files open %(ulimit %-n says how many it may%)", text)
+    os.remove(path)
+  end)
+
   it("refuses two things that contradict each other, and help on what there is not", function()
     for _, line in ipairs { "--local --base-url http://x -e 1", "--base-url=http://x --local -e 1" } do
       assert.matches("%-%-local and %-%-base%-url say two things", (support.sh(program .. " " .. line)))

@@ -1,6 +1,6 @@
 -- A box server that knows one box and one agent run, for benchmarks and for reading fast:
 --
---     build/lbox spec/support/replay_server.lua [EVENTS [PAYLOAD_BYTES]]
+--     build/lbox spec/support/replay_server.lua [EVENTS [PAYLOAD_BYTES [EVENT]]]
 --
 -- prints its port, then answers GET /v2/box/{id} and POST /v2/box/{id}/run/stream until it is killed.
 local async = require "lbox.async"
@@ -8,12 +8,12 @@ local posix = require "lbox.server.posix"
 
 local EVENTS = tonumber(arg[1]) or 200000
 local PAYLOAD = tonumber(arg[2]) or 40
+local EVENT = arg[3] or "text"
 local BATCH = 1000
 
 local BOX = [[{"id":"replay","status":"idle","agent":"custom","model":"none","created_at":1,"updated_at":1}]]
 
-local text_event = ('event: text\ndata: {"text":"%s"}\n\n'):format(("x"):rep(PAYLOAD))
-local batch = text_event:rep(BATCH)
+local batch = ('event: %s\ndata: {"text":"%s"}\n\n'):format(EVENT, ("x"):rep(PAYLOAD)):rep(BATCH)
 
 local function write_all(fd, ready, bytes)
   local sent = 0

@@ -291,6 +291,7 @@ return function(argv)
     return run_command(command, argv, opts.script, opts)
   end
 
+  require("lbox.server.posix").raise_nofile_limit() -- each stream of a fan-out takes a descriptor
   -- lbox, arg and our flags are in place before the first line of the user's runs.
   _G.arg = make_arg(argv, opts.script)
   require("lbox.config").program(opts.client)
