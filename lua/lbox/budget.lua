@@ -16,8 +16,17 @@ local DEFAULT_SOFT = 0.8
 
 -- In the order in which they are named when several are used up.
 local LIMITS = { "usd", "tokens", "runs", "ms" }
+
+local function dollars(amount)
+  return (amount > 0 and amount < 0.01 and "$%.2g" or "$%.2f"):format(amount)
+end
+
+--- "$5.02 of $5.00"
 local SAID = {
-  usd = "$%.4g of $%.4g", tokens = "%.0f of %.0f tokens", runs = "%d of %d runs", ms = "%.0f of %.0f ms",
+  usd = function(some, all) return dollars(some) .. " of " .. dollars(all) end,
+  tokens = function(some, all) return ("%.0f of %.0f tokens"):format(some, all) end,
+  runs = function(some, all) return ("%.0f of %.0f runs"):format(some, all) end,
+  ms = function(some, all) return ("%.0f of %.0f ms"):format(some, all) end,
 }
 
 ---@class lbox.BudgetOptions
@@ -78,9 +87,12 @@ local function is_near(self)
   return false
 end
 
---- "the budget is spent: $5.02 of $5"
+local function said(self, name)
+  return SAID[name](spent(self, name), self._limits[name])
+end
+
 local function reason(self, name)
-  return "the budget is spent: " .. SAID[name]:format(spent(self, name), self._limits[name])
+  return "the budget is spent: " .. said(self, name)
 end
 
 local function check(self, box_id, for_started)
@@ -320,7 +332,7 @@ function metatable.__tostring(self)
   local parts = {}
   for _, name in ipairs(LIMITS) do
     if self._limits[name] then
-      parts[#parts + 1] = SAID[name]:format(spent(self, name), self._limits[name])
+      parts[#parts + 1] = said(self, name)
     end
   end
   return table.concat(parts, ", ")
