@@ -42,8 +42,8 @@ end
 --- Whether the specs whose names match `filter` pass with the copy.
 local function holds(filter)
   return (os.execute(("LUA_PATH='%s/lua/?.lua;%s/lua/?/init.lua;./?.lua;;' timeout 15 %s /usr/bin/busted "
-    .. "--no-auto-insulate -o plainTerminal --filter='%s' spec/async/rules_spec.lua >%s 2>&1"):format(dir, dir,
-    lua, filter, log)))
+    .. "--no-auto-insulate -o plainTerminal --filter='%s' spec/async/rules_spec.lua spec/rules_spec.lua >%s 2>&1")
+    :format(dir, dir, lua, filter, log)))
 end
 
 copy()
@@ -53,7 +53,7 @@ local noticed, unnoticed = 0, 0
 for number, rule in ipairs(rules) do
   if not next(wanted) or wanted[number] then
     copy()
-    local path = dir .. "/lua/lbox/async/" .. rule.file
+    local path = dir .. "/lua/lbox/" .. rule.file
     write(path, changed(read(path), rule.find, rule.replace, rule.file))
     local broken = not holds(("^rule %d:"):format(number))
     print(("rule %2d  %s"):format(number, broken and "its loss is noticed" or "NOBODY NOTICES ITS LOSS"))
