@@ -1,4 +1,5 @@
 -- lbox in real headless Neovim: on its event loop, through one file descriptor.
+local fault = require "spec.support.fault"
 local support = require "spec.support.replay"
 
 local function nvim(mode, url)
@@ -52,6 +53,26 @@ describe("lbox in Neovim", function()
     assert.matches("alive", report)
     assert.matches("notify string %d+ .*plain trouble", report)
     assert.matches("notify string %d+ .*usage", report)
+  end)
+
+  it("cancels its runs at the server when it quits", function()
+    local faulty = fault.start([[
+      routes["POST /v2/box/replay/run/stream"] = function(reply)
+        reply:begin()
+        reply:event("run_start", { run_id = "r" })
+        for _ = 1, 1000 do
+          reply:event("text", { text = "x" })
+        end
+        reply:hold()
+      end
+      routes["POST /v2/box/replay/runs/r/cancel"] = function(reply) reply:json(200, {}) end
+    ]])
+    local status, report, err = nvim("quit", faulty.url)
+    local cancels = #faulty:log("POST /v2/box/replay/runs/r/cancel")
+    faulty:stop()
+    assert.are.equal(0, status, err)
+    assert.are.equal("quitting\n", report)
+    assert.are.equal(1, cancels)
   end)
 
   it("quits in mid-stream at once and cleanly", function()

@@ -316,10 +316,10 @@ function M.current()
   return strand and strand.is_task and strand or nil
 end
 
-local function close_root(root)
-  Scope.run_closers(root, note)
-  if root.failed then
-    rt.report(root.failure)
+local function close_scope(scope)
+  Scope.run_closers(scope, note)
+  if scope.failed and scope == rt.root then
+    rt.report(scope.failure)
   end
 end
 
@@ -333,11 +333,16 @@ function M.shut_down(grace)
   local loop, root = rt.loop, rt.root
   local stop_at = core.now() + (grace or 0)
   Scope.cancel(root, "lbox is closing")
-  if root.closer then
-    -- What was opened outside tasks is closed by a task that the cancel does not reach.
-    M.start(root, "closing", close_root, root).cancel_error = false
+  -- What was opened outside tasks, and by whoever calls this, is closed by a task that the cancel does
+  -- not reach.
+  local scope = rt.strand.scope
+  while scope do
+    if scope.closer then
+      M.start(root, "closing", close_scope, scope).cancel_error = false
+    end
+    scope = scope.parent
   end
-  while root.first and not loop.closed do
+  while root.first and not loop:idle() and not loop.closed do
     local left = stop_at - core.now()
     if left <= 0 and (loop.head > loop.tail or left < -OVERTIME_MS) then
       break

@@ -9,6 +9,8 @@ local M = {}
 -- vim.wait looks at least this often whether what it waits for is there; it also does after each
 -- event.
 local LOOK_MS = 20
+-- When the editor ends, runs are cancelled at the server and boxes deleted; it waits for that so long.
+local EXIT_MS = 2000
 -- vim.wait wants an end.
 local LONG_MS = 2 ^ 30
 
@@ -163,7 +165,7 @@ function M.attach(uv)
   end
   if host.on_exit then
     host.on_exit(function()
-      async.shut_down(0)
+      async.shut_down(EXIT_MS)
     end)
   end
   settle()
