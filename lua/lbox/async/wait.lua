@@ -142,18 +142,23 @@ local function turn_once(loop)
   end
 end
 
---- Turns the loop until the operation is settled or `scope` cancelled. Returns the error that ended
---- it before, if one did.
+--- Waits until the operation is settled or `scope` cancelled: where the host can suspend the running
+--- coroutine by that, else by turning the loop. Returns the error that ended it before, if one did.
 local function block_here(co, op, scope)
+  local loop = rt.loop
+  local function over()
+    return op.settled or loop.closed or (scope and scope.cancel_error ~= false) or false
+  end
+  local park = loop.driver and loop.driver.park
+  if park and park(over) then
+    return nil
+  end
   local nested = rt.nested
   local place = trace.user_line(3)
   if #nested >= MAX_NESTED then
     return too_deep(nested, place)
   end
-  local loop = rt.loop
-  return detached(co, place, turn_until, function()
-    return op.settled or loop.closed or (scope and scope.cancel_error ~= false) or false
-  end)
+  return detached(co, place, turn_until, over)
 end
 
 -- ------------------------------------------------------------------------------- parking a task

@@ -6,7 +6,7 @@ local errors = require "lbox.errors"
 
 local M = {}
 
-local ADAPTERS = { poll = "lbox.loop.poll", uv = "lbox.loop.uv" }
+local ADAPTERS = { poll = "lbox.loop.poll", uv = "lbox.loop.uv", cqueues = "lbox.loop.cqueues" }
 
 local DRIVER = { "wait", "breathe", "touch", "stop" }
 
@@ -36,10 +36,11 @@ function M.step(max_wait)
   return async.step(max_wait or 0)
 end
 
---- Chooses the loop: "poll" (built in), "uv", or a table of four functions: `wait(done)` runs the
---- host's loop until `done()`, `breathe()` for a moment, `touch()` hears that there is something to
---- step for, `stop()` ends it. Raises `usage` for anything else.
----@param loop "poll"|"uv"|table
+--- Chooses the loop: "poll" (built in), "uv", "cqueues", or a table of four functions: `wait(done)` runs
+--- the host's loop until `done()`, `breathe()` for a moment, `touch()` hears that there is something to
+--- step for, `stop()` ends it. A fifth, `park(done)`, if there is one, suspends the running coroutine
+--- until `done()`, or returns false where it cannot. Raises `usage` for anything else.
+---@param loop "poll"|"uv"|"cqueues"|table
 function M.use(loop)
   if type(loop) == "table" then
     for _, name in ipairs(DRIVER) do
@@ -51,7 +52,7 @@ function M.use(loop)
   elseif ADAPTERS[loop] then
     require(ADAPTERS[loop]).attach()
   else
-    errors.raise("usage", ('no event loop %s: there are "poll" and "uv"'):format(
+    errors.raise("usage", ('no event loop %s: there are "poll", "uv" and "cqueues"'):format(
       type(loop) == "string" and ("%q"):format(loop) or tostring(loop)))
   end
 end
