@@ -229,7 +229,7 @@ describe("Box", function()
       fault.raised(lbox.timeout, 50, create, { name = "silent" })
       async.on_error(nil)
       assert.matches("^box late%-box is left, it could not be deleted: .*status 500", said[1])
-      assert.matches("^a box may be left: its creation was cancelled", said[2])
+      assert.matches("^a box may be left: nobody waits for its creation", said[2])
     end)
 
     it("shows no secret of the request in an error", function()

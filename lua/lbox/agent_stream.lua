@@ -257,11 +257,11 @@ local kind = { translate = translate, at_end = at_end, text = runs.trim, ended =
 function M.open(opts)
   local entry = opts.entry
   local link, spec = opts.link, opts.spec
+  spec.permit = entry and function() entry:check() end
   function spec.undo(transfer)
-    local began = async.now()
-    local id = streams.name(transfer, name_of, began + runs.CANCEL_MS)
-    if id then
-      runs.abandon(link, id, math.max(0, began + runs.CANCEL_MS - async.now()))
+    local run_id = streams.end_run(link, transfer, name_of)
+    if entry then
+      entry.run_id = run_id
     end
   end
   local ok, self = pcall(streams.open, {

@@ -14,6 +14,9 @@ local M = {}
 
 local DEFAULT_SOFT = 0.8
 
+-- Sums of dollars are not exact.
+local EPSILON = 1e-9
+
 -- In the order in which they are named when several are used up.
 local LIMITS = { "usd", "tokens", "runs", "ms" }
 
@@ -72,7 +75,7 @@ end
 local function used_up(self, for_started)
   for _, name in ipairs(LIMITS) do
     local limit = self._limits[name]
-    if limit and spent(self, name) >= limit and not (for_started and name == "runs") then
+    if limit and spent(self, name) + EPSILON >= limit and not (for_started and name == "runs") then
       return name
     end
   end
@@ -80,7 +83,7 @@ end
 
 local function is_near(self)
   for name, limit in pairs(self._limits) do
-    if spent(self, name) >= limit * self._soft then
+    if spent(self, name) + EPSILON >= limit * self._soft then
       return true
     end
   end
@@ -139,15 +142,24 @@ local function look(self)
   end
 end
 
---- Sets the timer for the next moment at which time alone changes something. Without a run nobody
---- has to be told, so none is left behind.
+local function is_running(self)
+  for entry in pairs(self._active) do
+    if entry.status == "running" then
+      return true
+    end
+  end
+  return false
+end
+
+--- Sets the timer for the next moment at which time alone changes something. Without a run that is
+--- followed there is none: nothing would wait for it.
 local function arm(self)
   if self._timer then
     self._timer:cancel()
     self._timer = nil
   end
   local ms = self._limits.ms
-  if not ms or not next(self._active) then
+  if not ms or not is_running(self) then
     return
   end
   local at, soft_at = self._since + ms, self._since + ms * self._soft
@@ -179,7 +191,7 @@ function Entry:rest_usd()
   local least
   for _, budget in ipairs(self.budgets) do
     local limit = budget._limits.usd
-    if limit then
+    if limit and limit < math.huge then
       least = math.min(least or math.huge, limit - budget._spent.usd)
     end
   end
@@ -202,10 +214,17 @@ function Entry:opened(stream)
   end
 end
 
---- The run could not be opened: it is none if the server or lbox itself said no.
+--- Whether an error of opening a run says that there is none.
+local function is_none(err)
+  local status = errors.is(err, "api") and err.status_code
+  return errors.is(err, "usage") or errors.is(err, "budget") or (errors.is(err) and err.not_sent)
+    or (status and status < 500 and status ~= 408)
+end
+
+--- The run could not be opened.
 function Entry:not_opened(err)
-  if not errors.is(err, "usage") and not errors.is(err, "api") and not errors.is(err, "budget") then
-    self:ended("failed")
+  if not is_none(err) then
+    self:ended((errors.is(err, "cancelled") or errors.is(err, "timeout")) and "cancelled" or "failed")
     return
   end
   for _, budget in ipairs(self.budgets) do
@@ -261,8 +280,11 @@ function Entry:stop(budget, why)
   if stream and stream._req then
     streams.abort(stream, errors.new("budget", why .. "; the run was cancelled"))
   elseif self.run_id then
-    self.status = "cancelled"
-    async.spawn_in(budget._home, runs.abandon, self.link, self.run_id)
+    async.clean_up(function()
+      if runs.abandon(self.link, self.run_id) then
+        self.status = "cancelled"
+      end
+    end, budget._home)
   end
 end
 

@@ -23,9 +23,6 @@ local M = {}
 local CALL_OPTIONS = { timeout = "number", headers = "table", extra = "table" }
 local READ_OPTIONS = { timeout = "number", headers = "table" }
 
--- How long a request may take to be undone.
-M.UNDO_MS = 5000
-
 -- A time limit beyond this (30,000 years) is none.
 local FOR_EVER_MS = 1e15
 
@@ -100,8 +97,9 @@ end
 ---@field once boolean|nil          an answer is final: only broken connections are retried
 ---@field lost string|nil          what may have happened when no answer came
 ---@field undo fun(transfer: lbox.Transfer)|nil  called when nobody waits any longer for the answer of a
----  request that was sent; the transfer still runs. Takes back what the request does, in UNDO_MS and also
----  in a cancelled scope, and never raises
+---  request that was sent; the transfer still runs. Takes back what the request does, in CLEAN_UP_MS and
+---  also in a cancelled scope, and never raises
+---@field permit fun()|nil          called before the request is sent, each time: raises when it must not be
 
 -- Of these the transfer itself decides.
 local FRAMING = { ["connection"] = true, ["content-length"] = true, ["expect"] = true, ["te"] = true,
@@ -215,7 +213,7 @@ local function expired(transfer, spec)
   async.clean_up(function()
     spec.undo(transfer)
     transfer:close()
-  end, M.UNDO_MS)
+  end)
   return true
 end
 
@@ -302,6 +300,9 @@ function Client:send(spec)
     options.url = settings.base_url .. spec.path .. url.query(spec.query)
     options.unix_socket = settings.unix_socket
     local place = gate:enter(deadline.at)
+    if spec.permit then
+      spec.permit()
+    end
     local transfer, err, outcome = self:attempt(call, spec, options, deadline, try)
     if not err then
       gate:pass()

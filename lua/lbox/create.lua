@@ -13,9 +13,6 @@ local M = {}
 local READY_MS = 300000
 local FIRST_POLL_MS, LAST_POLL_MS = 250, 2000
 
--- How long the clean-up of a create that nobody waits for may take.
-local CLEANUP_MS = client.UNDO_MS
-
 ---@class lbox.NetworkPolicy
 ---@field mode "allow-all"|"deny-all"|"custom"
 ---@field allowed_domains string[]|nil
@@ -264,16 +261,17 @@ end
 
 --- Deletes the box of a create request that nobody waits for any more, once it is answered.
 local function undo_create(connection, transfer)
-  local give_up_at = async.now() + CLEANUP_MS
+  local give_up_at = async.now() + async.CLEAN_UP_MS
   local req = transfer.req
   pcall(async.shield, function()
     transfer:wait(req.done)
-  end, CLEANUP_MS)
-  local data = json.decode(req:body())
+  end)
+  local status = req:done() and not req:failure() and req:status()
+  local data = status and status < 300 and json.decode(req:body())
   if type(data) == "table" and type(data.id) == "string" and data.id:find("%S") then
     discard(connection, data.id, math.max(0, give_up_at - async.now()))
-  elseif not req:done() or req:failure() or req:status() < 300 then
-    async.warn("a box may be left: its creation was cancelled, and the server did not answer with its id")
+  elseif not status or status < 300 then
+    async.warn("a box may be left: nobody waits for its creation, and the server did not answer with its id")
   end
 end
 
@@ -301,7 +299,7 @@ local function make(opts, undo)
   local ok, err = pcall(wait_until_ready, box, deadline)
   if not ok then
     if undo and errors.is(err, "cancelled") then
-      discard(connection, box.id, CLEANUP_MS)
+      discard(connection, box.id, async.CLEAN_UP_MS)
     end
     error(err, 0)
   end

@@ -116,7 +116,7 @@ function M.network(call, kind, text, sent, curl_code)
     message = message .. "; " .. call.lost
   end
   return errors.new("network", M.redact(message, call.secrets), {
-    retryable = not is_permanent(kind, curl_code),
+    retryable = not is_permanent(kind, curl_code), not_sent = not sent or nil,
   })
 end
 
@@ -129,7 +129,7 @@ function M.timeout(call, ms, sent)
   if sent and call.lost then
     message = message .. "; " .. call.lost
   end
-  return errors.new("timeout", message, { retryable = true })
+  return errors.new("timeout", message, { retryable = true, not_sent = not sent or nil })
 end
 
 --- The server's own words about an error, from the body of its answer.

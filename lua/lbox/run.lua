@@ -9,9 +9,6 @@ local url = require "lbox.url"
 
 local M = {}
 
--- A run is cancelled whatever else is cancelled meanwhile, but not for ever.
-M.CANCEL_MS = 5000
-
 -- Answers to a cancel by which the run does not go on.
 local NOT_RUNNING = { [404] = true, [409] = true }
 
@@ -90,11 +87,11 @@ end
 --- confirmed, else false and the error.
 ---@param link lbox.Link
 ---@param run_id string
----@param ms number|nil  how long it may take: CANCEL_MS
+---@param ms number|nil  how long it may take: CLEAN_UP_MS
 ---@return boolean confirmed
 ---@return any err
 function M.post_cancel(link, run_id, ms)
-  ms = ms or M.CANCEL_MS
+  ms = ms or async.CLEAN_UP_MS
   return pcall(async.shield, function()
     link:perform {
       method = "POST",

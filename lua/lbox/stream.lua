@@ -91,19 +91,19 @@ end
 ---@param name_of fun(event: string, data: string|nil): string|nil
 ---@param limit number
 ---@return string|nil
-function M.name(transfer, name_of, limit)
-  local name
+local function name(transfer, name_of, limit)
+  local found
   pcall(async.shield, function()
     transfer:wait(function(req)
       local event, data
       repeat
         event, data = req:next()
-        name = event and name_of(event, data)
-      until name or not event
-      return name ~= nil or req:done()
+        found = event and name_of(event, data)
+      until found or not event
+      return found ~= nil or req:done()
     end)
   end, math.max(0, limit - now()))
-  return name
+  return found
 end
 
 --- The stream is over with this status. Its transfer is left to the caller.
@@ -143,24 +143,41 @@ function M.fail(self, status, kind, message, fields)
   error(self._error, 0)
 end
 
---- Ends the transfer of a stream that is not read any more, and the run, whose name may still be on its
---- way.
----@param self lbox.Stream
----@param cancel_run fun(link: lbox.Link, run_id: string, ms: number): boolean
-local function end_run(self, cancel_run)
-  local give_up_at = now() + runs.CANCEL_MS
-  if not self._run_id and self._name_of then
-    self._run_id = M.name(self._transfer, self._name_of, give_up_at)
-    self.id = self._run_id or self.id
+--- Ends a transfer that nobody reads any more, and the run, whose name may still be on its way: also in a
+--- cancelled scope, for CLEAN_UP_MS at most.
+---@param link lbox.Link
+---@param transfer lbox.Transfer
+---@param name_of function|nil  nil: such runs have no names, and end with the transfer
+---@param run_id string|nil
+---@param cancel_run (fun(link: lbox.Link, run_id: string, ms: number): boolean)|nil  runs.abandon
+---@return string|nil run_id
+---@return boolean confirmed
+function M.end_run(link, transfer, name_of, run_id, cancel_run)
+  local give_up_at = now() + async.CLEAN_UP_MS
+  if not run_id and name_of then
+    run_id = name(transfer, name_of, give_up_at)
+    if not run_id and (not transfer.req:done() or transfer.req:failure()) then
+      async.warn(("a run may go on in box %s: it was cancelled before the server named it"):format(link.id))
+    end
   end
-  self._transfer:close()
-  return self._run_id and (cancel_run(self._link, self._run_id, math.max(0, give_up_at - now()))) or false
+  transfer:close()
+  if not run_id then
+    return nil, false
+  end
+  return run_id, (cancel_run or runs.abandon)(link, run_id, math.max(0, give_up_at - now()))
 end
 
---- Ends the stream and cancels the run.
----@param self lbox.Stream
----@param cancel_run fun(link: lbox.Link, run_id: string, ms: number): boolean
-local function stop(self, cancel_run)
+--- The same for a stream that was ended.
+local function end_run(self, cancel_run)
+  local run_id, confirmed = M.end_run(self._link, self._transfer, self._name_of, self._run_id, cancel_run)
+  if run_id then
+    self._run_id, self.id = run_id, run_id
+  end
+  return confirmed
+end
+
+--- Ends the stream. Returns whether the run has to be cancelled.
+local function leave(self)
   if not self._req then
     return false
   elseif self._over or self.status ~= "running" then
@@ -168,25 +185,34 @@ local function stop(self, cancel_run)
     return false
   end
   end_reading(self, "cancelled")
-  return end_run(self, cancel_run)
+  return true
 end
 
 --- Ends the stream and the run: nobody waits for it any more.
 local function cancel(self)
-  return stop(self, runs.abandon)
+  return leave(self) and end_run(self)
 end
 M.cancel = cancel
 
---- Cancels the run for somebody who does not read it: every later read raises `err`, which learns what
---- is known of the run. Returns at once.
+--- The same; the run is cancelled beside the caller.
+local function cancel_beside(self)
+  if leave(self) then
+    async.clean_up(function() end_run(self) end)
+  end
+end
+
+--- Cancels the run for somebody who does not read it, unless it ends before: every later read then raises
+--- `err`, which learns what is known of the run. Returns at once.
 ---@param self lbox.Stream
 ---@param err lbox.Error
 function M.abort(self, err)
-  if self._req and not self._aborted then
-    err.run_id, err.box_id, err.partial, err.cost = self._run_id, self._link.id, M.text(self), self.cost
-    self._error = err
-    self._aborted = async.spawn_in(self._closer.scope, cancel, self)
-  end
+  self._aborted = self._aborted or async.clean_up(function()
+    if self._req and not self._over and self.status == "running" then
+      err.run_id, err.box_id, err.partial, err.cost = self._run_id, self._link.id, M.text(self), self.cost
+      self._error = err
+      cancel(self)
+    end
+  end, self._closer.scope)
 end
 
 --- The scope that opened the stream is left: by a cancel or an error the run is cancelled, else it
@@ -198,7 +224,7 @@ local function tie_to_scope(self)
     if not stream then
       return
     elseif cancelled then
-      cancel(stream)
+      cancel_beside(stream)
     else
       finish(stream, "detached")
     end
@@ -222,12 +248,10 @@ local function expire(self, idle)
   if not self._run_id then
     message = message .. "; it may go on in the box"
   end
-  end_reading(self, "cancelled")
   if self._run_id or not self._name_of then
-    end_run(self, runs.abandon)
+    cancel(self)
   else
-    -- The caller has waited long enough.
-    async.clean_up(function() end_run(self, runs.abandon) end, runs.CANCEL_MS)
+    cancel_beside(self) -- the caller has waited long enough
   end
   M.fail(self, "cancelled", "timeout", message, { retryable = true })
 end
@@ -360,7 +384,7 @@ function M.wait_any(streams)
     self._reading = false
     self._transfer:unwatch(op)
     if not ok then
-      cancel(self)
+      cancel_beside(self)
     end
   end
   if not ok then
@@ -406,7 +430,7 @@ function methods:cancel()
     self._error = errors.new("cancelled", "the run was cancelled", {
       run_id = self._run_id, box_id = self._link.id, partial = M.text(self) })
   end
-  return stop(self, runs.post_cancel)
+  return leave(self) and end_run(self, runs.post_cancel)
 end
 
 local function fields(self, key)

@@ -11,8 +11,6 @@ local paths = require "lbox.paths"
 
 local M = {}
 
--- How long the clean-up may take, whatever is cancelled meanwhile.
-local CLEANUP_MS = 5000
 -- A box whose create was not answered may come up later than we ask for it.
 local LOOK_AGAIN_MS = 250
 local LABEL, LABEL_CHARACTERS = "lbox:", 12
@@ -56,7 +54,7 @@ end
 
 --- Deletes the box of a create that failed, if there is one. `unanswered`: it may come up yet.
 local function delete_labelled(opts, label, unanswered)
-  local give_up_at = async.now() + CLEANUP_MS - 2 * LOOK_AGAIN_MS
+  local give_up_at = async.now() + async.CLEAN_UP_MS - 2 * LOOK_AGAIN_MS
   repeat
     local ids = {}
     for i, data in ipairs(Box.list(there(opts, "label", label))) do
@@ -103,7 +101,7 @@ local function create(opts)
   if not errors.is(err, "usage") then
     cleaned, why = pcall(async.shield, function()
       delete_labelled(opts, label, errors.is(err) and UNANSWERED[err.kind])
-    end, CLEANUP_MS)
+    end)
   end
   if cleaned then
     forget(noted)
@@ -118,7 +116,7 @@ local function is_gone(err)
 end
 
 local function finish(box, noted, ok, ...)
-  local deleted, why = pcall(async.shield, function() box:delete() end, CLEANUP_MS)
+  local deleted, why = pcall(async.shield, function() box:delete() end)
   if deleted or is_gone(why) then
     forget(noted)
     if not ok then

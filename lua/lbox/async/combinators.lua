@@ -14,7 +14,9 @@ local unpack = rawget(table, "unpack") or rawget(_G, "unpack")
 local now, check_callable = core.now, options.callable
 
 local DEFAULT_CONCURRENCY = 16
-local DEFAULT_SHIELD_MS = 5000
+
+-- How long clean-up may take, whatever is cancelled meanwhile.
+M.CLEAN_UP_MS = 5000
 
 local function finish(ok, ...)
   if not ok then
@@ -57,16 +59,19 @@ local function scope_end(scope, ok, ...)
   return finish(ok, ...)
 end
 
---- Starts a task owned by `scope`; by the root scope when that one was left or its loop closed.
+--- The scope, or the root scope when that one was left or its loop closed.
+local function still_open(scope)
+  local loop = rt.get_loop()
+  return not scope.left and scope.strand.loop == loop and scope or rt.root
+end
+
+--- Starts a task owned by `scope`; by the root scope when nothing begins in that one any more.
 ---@param scope lbox.async.Node
 ---@param fn fun(...): ...
 ---@return lbox.async.Task
 function M.spawn_in(scope, fn, ...)
-  local loop = rt.get_loop()
-  if scope.left or scope.strand.loop ~= loop then
-    scope = rt.root
-  end
-  return tasks.start(scope, nil, fn, ...)
+  scope = still_open(scope)
+  return tasks.start(scope.cancel_error and rt.root or scope, nil, fn, ...)
 end
 
 local SCOPE_OPTIONS = { on_error = { "cancel", "wait" }, budget = "lbox.budget" }
@@ -293,18 +298,19 @@ end
 ---@return any ...
 function M.shield(fn, ms)
   check_callable(fn, "what to shield")
-  ms = options.ms(ms == nil and DEFAULT_SHIELD_MS or ms, "the time of a shield")
+  ms = options.ms(ms == nil and M.CLEAN_UP_MS or ms, "the time of a shield")
   local message = ("clean-up did not end within %g ms"):format(ms)
   return limited(tasks.new_scope(nil, true), ms, message, fn)
 end
 
---- Starts clean-up beside the caller: a task of the current scope that no cancel reaches, for at most
---- `ms`. The scope is left after it. What it raises is dropped.
+--- Starts clean-up beside the caller: a task that no cancel reaches, for at most CLEAN_UP_MS. Its scope is
+--- left after it. What it raises is dropped.
 ---@param fn fun()
----@param ms number
+---@param scope lbox.async.Node|nil  the current one; the root scope if it was left
 ---@return lbox.async.Task
-function M.clean_up(fn, ms)
-  local task = tasks.start(waits.current().scope, "clean-up", pcall, M.timeout, ms, fn)
+function M.clean_up(fn, scope)
+  scope = still_open(scope or waits.current().scope)
+  local task = tasks.start(scope, "clean-up", pcall, M.timeout, M.CLEAN_UP_MS, fn)
   task.shield, task.cancel_error = true, false
   return task
 end

@@ -32,6 +32,7 @@ local M = {
   timeout = combinators.timeout,
   shield = combinators.shield,
   clean_up = combinators.clean_up,
+  CLEAN_UP_MS = combinators.CLEAN_UP_MS,
   channel = channel.new,
   semaphore = semaphore.new,
   event = event.new,
