@@ -75,6 +75,15 @@ routes["POST /v2/box/busy/run/stream"] = function(reply)
 end
 routes["POST /v2/box/busy/runs/r/cancel"] = function(reply) reply:json(200, {}) end
 routes["POST /v2/box/unborn/run/stream"] = function(reply) reply:hold() end
+routes["POST /v2/box/sluggish/run/stream"] = function(reply)
+  reply:begin()
+  reply:event("run_start", { run_id = "r" })
+  reply:hold()
+end
+routes["POST /v2/box/sluggish/runs/r/cancel"] = function(reply)
+  reply:sleep(500)
+  reply:json(200, {})
+end
 routes["POST /v2/box/late/run/stream"] = function(reply)
   reply:sleep(150)
   reply:begin()
@@ -339,6 +348,37 @@ describe("agent", function()
     local stream = agent("late"):stream { prompt = "x" }
     assert.is_true(stream:cancel())
     assert.are.equal("late", stream.id)
+  end)
+
+  it("cancels the runs of a scope side by side", function()
+    local began = lbox.now()
+    fault.raised(lbox.timeout, 200, function()
+      for _ = 1, 8 do
+        agent("sluggish"):stream({ prompt = "x" }):next()
+      end
+      lbox.sleep(10000)
+    end)
+    assert.are.equal(8, #server:log("POST /v2/box/sluggish/runs/r/cancel"))
+    assert.is_true(lbox.now() - began < 200 + 2 * 500)
+  end)
+
+  it("cancels a run whose stream nobody holds any more with its scope", function()
+    local before = #server:log("POST /v2/box/silent/runs/run%2F1/cancel")
+    fault.raised(lbox.timeout, 200, function()
+      agent("silent"):stream({ prompt = "x" }):next()
+      collectgarbage()
+      collectgarbage()
+      lbox.sleep(10000)
+    end)
+    assert.are.equal(before + 1, #server:log("POST /v2/box/silent/runs/run%2F1/cancel"))
+  end)
+
+  it("says when a run may go on because the server did not name it", function()
+    local said = {}
+    async.on_error(function(text) said[#said + 1] = text end)
+    fault.raised(lbox.timeout, 50, run, "unborn")
+    async.on_error(nil)
+    assert.are.equal("a run may go on in box unborn: it was cancelled before the server named it", said[#said])
   end)
 
   it("says when a run may go on because its cancel failed", function()

@@ -11,6 +11,9 @@ routes["POST /v2/box"] = function(reply, request)
     reply:cut()
   elseif request.body:find("silent", 1, true) then
     reply:hold()
+  elseif request.body:find("taken", 1, true) then
+    reply:sleep(100)
+    reply:json(409, { id = "late-box", error = "the name is taken" })
   elseif request.body:find("late", 1, true) then
     reply:sleep(150)
     reply:json(200, { id = "late-box", status = "idle" })
@@ -220,6 +223,12 @@ describe("Box", function()
         assert.are.equal("timeout", fault.raised(lbox.timeout, ms, create, { name = name }).kind)
         assert.are.equal(1, #server:log("DELETE /v2/box/" .. name .. "-box"))
       end
+    end)
+
+    it("deletes no box of others when the server said no meanwhile", function()
+      local before = #server:log("DELETE /v2/box/late-box")
+      fault.raised(lbox.timeout, 50, create, { name = "taken" })
+      assert.are.equal(before, #server:log("DELETE /v2/box/late-box"))
     end)
 
     it("says when a box may be left after a cancel", function()

@@ -11,9 +11,9 @@ local function asked(request, name)
 end
 
 local function run(reply, request)
-  if request.body:find("refused") then
-    reply:json(400, { error = "no key" })
-    return
+  local status = asked(request, "status")
+  if status and (request.count == 1 or status ~= 429) then
+    return reply:json(status, { error = "no" }, { ["Retry-After"] = status == 429 and "0.3" or nil })
   end
   reply:sleep(asked(request, "late") or 0)
   reply:begin()
@@ -67,6 +67,17 @@ describe("a budget", function()
     return n
   end
 
+  --- Waits until the server was told to cancel so many runs.
+  local function await_cancels(n)
+    for _ = 1, 100 do
+      if cancels() >= n then
+        break
+      end
+      lbox.sleep(10)
+    end
+    assert.are.equal(n, cancels())
+  end
+
   local function runs_started()
     return #server:log("POST /v2/box/custom/run/stream")
   end
@@ -101,9 +112,71 @@ describe("a budget", function()
 
   it("does not count a run that the server refused", function()
     local budget = lbox.budget { runs = 1 }
-    raised("api", run, "refused", budget)
+    raised("api", run, "status=400", budget)
+    raised("usage", agent.run, agent, { prompt = "x", budget = budget, extra = { a = print } })
     assert.are.same({}, budget:report().list)
     run("usd=1", budget)
+  end)
+
+  it("counts a run of which nobody knows whether it was started", function()
+    local budget = lbox.budget { runs = 1 }
+    local err = raised("budget", agent.run, agent, { prompt = "status=504", max_retries = 1, budget = budget })
+    assert.are.equal("the budget is spent: 1 of 1 runs", err.message)
+    assert.are.equal(1, runs_started())
+    assert.are.equal(1, budget:report().unknown)
+  end)
+
+  it("is looked at again before a run that had to wait is started", function()
+    local budget = lbox.budget { usd = 1 }
+    local results, failures = lbox.map({ "status=429", "usd=1" }, function(prompt)
+      return run(prompt, budget).result
+    end, { on_error = "collect" })
+    assert.are.equal("ok", results[2])
+    assert.are.equal("budget", failures[1].kind)
+    assert.are.equal(2, runs_started())
+  end)
+
+  it("does not stop a run that has ended", function()
+    local budget = lbox.budget { usd = 1 }
+    lbox.run(function()
+      local first = agent:stream { prompt = "usd=1", budget = budget }
+      local second = agent:stream { prompt = "usd=1", budget = budget }
+      lbox.sleep(100)
+      while first:next() do end
+      lbox.sleep(10)
+      while second:next() do end
+      assert.are.equal("completed", second.status)
+    end)
+    assert.are.equal(0, cancels())
+    assert.are.equal(2, budget:report().usd)
+  end)
+
+  it("is spent after as many cents as it has", function()
+    local budget = lbox.budget { usd = 1 }
+    for _ = 1, 10 do
+      run("usd=0.1", budget)
+    end
+    raised("budget", run, "usd=0.1", budget)
+  end)
+
+  it("without an end in dollars gives Claude Code no limit", function()
+    local claude = server:box("claude").agent
+    claude:run { prompt = "usd=1", budget = lbox.budget { usd = math.huge } }
+    assert.is_nil(json.decode(server:log("POST /v2/box/claude/run/stream")[1].body).agent_options)
+  end)
+
+  it("cancels what was left behind also when the scope that made it is cancelled", function()
+    lbox.scope(function(scope)
+      local budget = lbox.budget { usd = 1 }
+      local stream = agent:stream { prompt = "forever", budget = budget }
+      stream:next()
+      stream:close()
+      lbox.shield(function()
+        scope:cancel()
+        run("usd=1", budget)
+      end)
+    end)
+    assert.are.equal(1, cancels())
   end)
 
   it("cancels the runs under way when it is spent, here and at the server", function()
@@ -147,8 +220,7 @@ describe("a budget", function()
     lbox.run(function()
       local stream = agent:stream { prompt = "forever", budget = budget }
       run("usd=1", budget)
-      lbox.sleep(50)
-      assert.are.equal(1, cancels())
+      await_cancels(1)
       raised("budget", stream.next, stream)
       raised("budget", stream.next, stream)
       assert.are.equal("cancelled", stream.status)
@@ -163,9 +235,8 @@ describe("a budget", function()
     assert.are.equal("detached", budget:report().list[1].status)
     lbox.run(function()
       run("usd=1", budget)
-      lbox.sleep(50)
+      await_cancels(1)
     end)
-    assert.are.equal(1, cancels())
     assert.are.equal("cancelled", budget:report().list[1].status)
   end)
 

@@ -2,10 +2,26 @@
 #include "core/http.h"
 #include "core/http_internal.h"
 
+#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
+
+/* --- how much may be unread ------------------------------------------------------------------ */
+
+size_t lbox__unread_share(const struct lbox_engine *e)
+{
+  size_t share = LBOX__ALL_UNREAD / (e->streams ? e->streams : 1);
+  return share < LBOX__MOST_UNREAD ? share : LBOX__MOST_UNREAD;
+}
+
+size_t lbox__unread_limit(const struct lbox_http *h)
+{
+  size_t share = lbox__unread_share(h->engine);
+  size_t limit = h->window < share ? h->window : share;
+  return limit > LBOX__LEAST_UNREAD ? limit : LBOX__LEAST_UNREAD;
+}
 
 /* --- the end ---------------------------------------------------------------------------------- */
 
@@ -31,19 +47,6 @@ static void free_transfer(struct lbox_http *h)
   h->headers = NULL;
   free(h->body);
   h->body = NULL;
-}
-
-size_t lbox__unread_share(const struct lbox_engine *e)
-{
-  size_t share = LBOX__ALL_UNREAD / (e->streams ? e->streams : 1);
-  return share < LBOX__MOST_UNREAD ? share : LBOX__MOST_UNREAD;
-}
-
-size_t lbox__unread_limit(const struct lbox_http *h)
-{
-  size_t share = lbox__unread_share(h->engine);
-  size_t limit = h->window < share ? h->window : share;
-  return limit > LBOX__LEAST_UNREAD ? limit : LBOX__LEAST_UNREAD;
 }
 
 static bool has_sent(const struct lbox_http *h)
@@ -123,6 +126,10 @@ static enum lbox_http_failure diagnose(const struct lbox_http *h, CURLcode code)
 static void explain_connect(struct lbox_http *h)
 {
   long number = 0;
+  if (h->socket_errno == EMFILE) {
+    h->reason = "this process has too many files open (ulimit -n says how many it may)";
+    return;
+  }
   curl_easy_getinfo(h->easy, CURLINFO_OS_ERRNO, &number);
   if (number != 0)
     snprintf(h->curl_reason, sizeof h->curl_reason, "%s", strerror((int)number));

@@ -9,8 +9,9 @@
 #include "core/http.h"
 
 enum {
-  /* A stream may hold so much unread. It begins with the least, and gets more each time its reader
-     has caught up, up to an equal share of what all streams of the engine may hold. */
+  /* A stream stops when it holds so much unread, what came last not counted. It begins with the
+     least, and gets more each time its reader has caught up, up to an equal share of what all
+     streams of the engine may hold; but never less than the least. */
   LBOX__LEAST_UNREAD = 4 * 1024,
   LBOX__MOST_UNREAD = 256 * 1024,
   LBOX__ALL_UNREAD = 4 * 1024 * 1024,
@@ -47,11 +48,13 @@ struct lbox_http {
   enum lbox_http_failure failure;
   CURLcode curl_code;
   bool sent;
+  int socket_errno;                  /* why there was no socket, 0 if there was one */
   const char *reason;                /* static; ours, when we broke it off */
   char curl_reason[CURL_ERROR_SIZE]; /* libcurl's */
 };
 
-/* http.c: an equal share of what all streams of the engine may hold unread; how much this one may. */
+/* http.c: an equal share of what all streams of the engine may hold unread; how much this one may.
+ */
 size_t lbox__unread_share(const struct lbox_engine *e);
 size_t lbox__unread_limit(const struct lbox_http *h);
 

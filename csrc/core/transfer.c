@@ -144,11 +144,8 @@ static curl_socket_t open_socket(void *ud, curlsocktype purpose, struct curl_soc
   struct lbox_http *h = ud;
   (void)purpose;
   int fd = socket(address->family, address->socktype | SOCK_CLOEXEC, address->protocol);
-  if (fd < 0 && errno == EMFILE)
-    fail(h, LBOX_HTTP_CONNECT,
-         "this process has too many files open (ulimit -n says how many it may)");
-  else if (fd < 0 && errno == ENFILE)
-    fail(h, LBOX_HTTP_CONNECT, "too many files are open on this machine");
+  if (fd < 0)
+    h->socket_errno = errno;
   return fd;
 }
 

@@ -149,7 +149,7 @@ static int l_header(lua_State *L)
 }
 
 /* request:next() -> name, bytes; or nil when nothing is here now. With the option `texts` a text or
-   thinking event whose data is {"text":"..."}, nothing escaped, gives its name, nil and the text. A
+   thinking event whose data is {"text":"..."} gives its name, nil and the text. A
    stream that was cut is not ended: what lies there unfinished is neither an event nor an exit. */
 static int l_next(lua_State *L)
 {

@@ -74,7 +74,7 @@ local events = {}
 function events.run_start(self, data)
   local id = text_of(data.run_id)
   if id and id ~= "" then
-    self.id, self._run_id = id, id
+    self.id, self._run_id, self._known.run_id = id, id, id
     if self._entry then
       self._entry.run_id = id
     end

@@ -37,6 +37,7 @@ local LINGER_MS = 2000
 ---@field _idle number         ms of silence allowed, 0: any
 ---@field _over boolean        the server said how it ended, what follows is only `stats`
 ---@field _error any           what reading raised; raised again
+---@field _known { run_id: string|nil }  outlives the stream
 ---@field _joined string[]     text so far, and in _parts what came after that
 
 ---@class lbox.stream.Kind
@@ -201,13 +202,13 @@ local function cancel_beside(self)
   end
 end
 
---- Cancels the run for somebody who does not read it, unless it ends before: every later read then raises
---- `err`, which learns what is known of the run. Returns at once.
+--- Cancels the run for somebody who does not read it, unless all of its answer is here: every later read
+--- then raises `err`, which learns what is known of the run. Returns at once.
 ---@param self lbox.Stream
 ---@param err lbox.Error
 function M.abort(self, err)
   self._aborted = self._aborted or async.clean_up(function()
-    if self._req and not self._over and self.status == "running" then
+    if self._req and not self._req:done() and not self._over then
       err.run_id, err.box_id, err.partial, err.cost = self._run_id, self._link.id, M.text(self), self.cost
       self._error = err
       cancel(self)
@@ -216,17 +217,18 @@ function M.abort(self, err)
 end
 
 --- The scope that opened the stream is left: by a cancel or an error the run is cancelled, else it
---- goes on without us. The scope holds the stream weakly.
+--- goes on without us. The scope holds the stream weakly; of one that was collected it knows the run.
 local function tie_to_scope(self)
   local weak = setmetatable({ stream = self }, { __mode = "v" })
+  local link, known = self._link, self._known
   return async.on_close(function(cancelled)
     local stream = weak.stream
-    if not stream then
-      return
-    elseif cancelled then
+    if stream and cancelled then
       cancel_beside(stream)
-    else
+    elseif stream then
       finish(stream, "detached")
+    elseif cancelled and known.run_id then
+      async.clean_up(function() runs.abandon(link, known.run_id) end)
     end
   end)
 end
@@ -469,7 +471,7 @@ function M.open(opts)
   self._deadline = opts.deadline
   self._idle = opts.idle_timeout or link.client.settings.timeout
   self._parts, self._part_count, self._joined, self._size = {}, 0, {}, 0
-  self._left, self.truncated = CHECK_EVERY, false
+  self._left, self.truncated, self._known = CHECK_EVERY, false, {}
   self._over, self._reading = false, false
   opts.spec.deadline = opts.deadline
   opts.spec.idle = self._idle
