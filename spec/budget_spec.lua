@@ -23,6 +23,12 @@ local function run(reply, request)
     return reply:hold()
   end
   reply:sleep(asked(request, "ms") or 0)
+  if request.body:find("cut") then
+    return reply:cut()
+  elseif request.body:find("silent") then
+    reply:event("done", { output = "ok" })
+    return reply:finish()
+  end
   reply:event(request.body:find("fails") and "error" or "done", {
     output = "ok", error = "failed", input_tokens = asked(request, "tokens"), output_tokens = 1,
     total_cost_usd = asked(request, "usd"),
@@ -36,6 +42,9 @@ for _, box in ipairs { "custom", "claude" } do
       reply:json(200, {})
     end
   end
+end
+routes["GET /v2/box/custom/runs"] = function(reply, request)
+  reply:json(200, { runs = { { id = "run_1", status = "running", output_tokens = request.count } } })
 end
 routes["GET /v2/box/claude"] = function(reply)
   reply:json(200, { id = "claude", status = "idle", agent = "claude-code", model = "m" })
@@ -134,6 +143,29 @@ describe("a budget", function()
     assert.are.equal("ok", results[2])
     assert.are.equal("budget", failures[1].kind)
     assert.are.equal(2, runs_started())
+  end)
+
+  it("ends the wait of a run that is still being opened", function()
+    local began = async.now()
+    local budget = lbox.budget { ms = 100 }
+    local err = raised("budget", run, "late=1000 forever", budget)
+    assert.matches("the run was not started$", err.message)
+    assert.is_true(async.now() - began < 3000)
+    assert.are.equal(1, cancels())
+  end)
+
+  it("ends the wait for a run whose stream was cut off", function()
+    local budget = lbox.budget { ms = 300 }
+    raised("budget", run, "cut", budget)
+    assert.are.equal("cancelled", budget:report().list[1].status)
+  end)
+
+  it("says of whom no cost was told", function()
+    local budget = lbox.budget { usd = 1 }
+    run("silent about it", budget)
+    local report = budget:report()
+    assert.are.equal(1, report.unknown)
+    assert.is_false(report.list[1].known)
   end)
 
   it("does not stop a run that has ended", function()

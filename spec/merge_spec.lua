@@ -103,6 +103,20 @@ describe("merge", function()
     assert.is_true(lbox.now() - started < 1000)
   end)
 
+  it("cancels them all when the loop is left by an error", function()
+    if _VERSION == "Lua 5.1" then
+      return -- there a loop does not see how it is left
+    end
+    local first, second = open("slow"), open("slow")
+    local ok = pcall(function()
+      for _ in lbox.merge { first, second } do
+        error("boom")
+      end
+    end)
+    assert.is_false(ok)
+    assert.are.same({ "cancelled", "cancelled" }, { first.status, second.status })
+  end)
+
   it("cancels them all when the task that reads is cancelled", function()
     local first, second = open("silent"), open("silent")
     local err = fault.raised(lbox.timeout, 50, words, { first, second })

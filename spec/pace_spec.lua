@@ -35,6 +35,14 @@ routes["POST /v2/box/b/run/stream"] = function(reply, request)
     reply:finish()
   end
 end
+routes["POST /v2/box/unlucky/run/stream"] = function(reply, request)
+  if request.count <= 5 then
+    return reply:json(429, { error = "too many requests" }, { ["Retry-After"] = "0" })
+  end
+  reply:begin()
+  reply:event("done", { output = "ok" })
+  reply:finish()
+end
 routes["POST /unlimited"] = function(reply)
   limit = math.huge
   reply:json(200, {})
@@ -89,6 +97,18 @@ describe("a fan-out", function()
       assert.are.equal("ok", results[i])
     end
     assert.is_true(#server:log("POST /v2/box/b/run/stream") < 70)
+  end)
+
+  it("takes no tries from who is refused while others get through", function()
+    lbox.map(numbers(25), function(i)
+      if i == 1 then
+        assert.are.equal("ok", server:box("unlucky").agent:run({ prompt = "x" }).result)
+      else
+        lbox.sleep(10)
+        lbox.Box.get("b", server:options())
+      end
+    end, { concurrency = 4 })
+    assert.are.equal(6, #server:log("POST /v2/box/unlucky/run/stream"))
   end)
 
   it("becomes faster again", function()

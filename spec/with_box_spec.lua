@@ -14,7 +14,10 @@ routes["POST /v2/box"] = function(reply, request)
   end
   local box = { id = "box-" .. tostring(body.name), labels = body.labels, status = "idle" }
   boxes[box.id] = box
-  if body.name == "lost" then
+  if body.name == "blind" then
+    boxes = { { id = "theirs", labels = { "x" } }, { id = 5 } }
+    reply:cut()
+  elseif body.name == "lost" then
     reply:cut()
   elseif body.name == "slow" then
     reply:hold()
@@ -25,7 +28,8 @@ end
 routes["GET /v2/box"] = function(reply, request)
   local found = json.array {}
   for _, box in pairs(boxes) do
-    if request.query:find(box.labels[#box.labels]:gsub(":", "%%3A"), 1, true) then
+    local blind = type(box.id) ~= "string" or box.id == "theirs"
+    if blind or request.query:find(box.labels[#box.labels]:gsub(":", "%%3A"), 1, true) then
       found[#found + 1] = box
     end
   end
@@ -125,6 +129,20 @@ describe("with_box", function()
     assert.are.equal("timeout", err.kind)
     assert.are.same({ "box-slow" }, json.decode(server:log("DELETE /v2/box")[2].body).ids)
     assert.are.same({}, warned)
+  end)
+
+  it("deletes nothing of others when the server does not know the label", function()
+    local err = fault.raised(lbox.with_box, options("blind"), error)
+    assert.are.equal("network", err.kind)
+    assert.are.equal(0, deletes())
+    assert.matches("^a box with the label lbox:%w+ may be left; lbox gc looks for it$", warned[1])
+  end)
+
+  it("deletes a box that was closed, and one that is deleted already", function()
+    lbox.with_box(options("ok"), function(box) box:close() end)
+    assert.are.equal(1, deletes())
+    lbox.with_box(options("gone"), function(box) box:close() end)
+    assert.are.equal(2, deletes())
   end)
 
   it("deletes nothing of others when the create was refused", function()

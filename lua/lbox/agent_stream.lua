@@ -63,9 +63,16 @@ end
 
 --- The server told what the run cost.
 local function set_cost(self, data)
-  runs.set_cost(self.cost, data)
-  if self._entry then
+  local told = runs.set_cost(self.cost, data)
+  if self._entry and told then
     self._entry:cost(self.cost)
+  end
+end
+
+local function named(self, id)
+  self.id, self._run_id, self._known.run_id = id, id, id
+  if self._entry then
+    self._entry.run_id = id
   end
 end
 
@@ -74,10 +81,7 @@ local events = {}
 function events.run_start(self, data)
   local id = text_of(data.run_id)
   if id and id ~= "" then
-    self.id, self._run_id, self._known.run_id = id, id, id
-    if self._entry then
-      self._entry.run_id = id
-    end
+    named(self, id)
   end
   return { type = "start", run_id = id or "" }
 end
@@ -130,6 +134,9 @@ local function finish_chunk(data, output)
 end
 
 function events.done(self, data)
+  if self._over then
+    return nil
+  end
   local output = text_of(data.output)
   streams.replace_text(self, output)
   set_cost(self, data)
@@ -190,7 +197,8 @@ end
 local function settle_run(self)
   local ok, data = ask(self, settle.look_up, self._link, self._run_id, self._deadline)
   if ok and data and not settle.is_over(data) and self._follow then
-    ok, data = ask(self, settle.follow, self._link, self._run_id, self._deadline, data)
+    ok, data = ask(self, settle.follow, self._link, self._run_id, self._deadline, data,
+      function() return not self._req end)
   end
   return ok, data
 end
@@ -203,6 +211,7 @@ local function at_end(self)
     streams.fail(self, "failed", "stream", what .. ", before the run had an id",
       { retryable = true })
   end
+  self._settling = true
   local ok, data = settle_run(self)
   if not self._req then
     return self:next() -- closed or cancelled meanwhile
@@ -249,7 +258,7 @@ local function ended(self)
 end
 
 local kind = { translate = translate, at_end = at_end, text = runs.trim, ended = ended,
-  name_of = name_of }
+  name_of = name_of, named = named }
 
 --- Starts a run and returns its stream.
 ---@param opts lbox.agent_stream.Options
@@ -269,6 +278,9 @@ function M.open(opts)
     type = "agent",
     kind = kind,
     spec = spec,
+    send = entry and function(it)
+      return entry:open(function() return link:send(it) end)
+    end,
     deadline = opts.deadline,
     idle_timeout = opts.idle_timeout,
   })

@@ -182,6 +182,8 @@ end
 ---@field weak { stream: lbox.Stream|nil }
 ---@field link lbox.Link|nil   once the run is open
 ---@field stopped boolean
+---@field opening lbox.async.Scope|nil  while the run is being opened
+---@field refusal lbox.Error|nil        why that was interrupted
 local Entry = {}
 Entry.__index = Entry
 
@@ -203,6 +205,20 @@ function Entry:check()
   for _, budget in ipairs(self.budgets) do
     check(budget, self.box_id, true)
   end
+end
+
+--- Opens the run by `fn`, which a budget that is spent meanwhile interrupts.
+function Entry:open(fn)
+  local opened
+  local ok, err = pcall(async.scope, function(scope)
+    self.opening = scope
+    opened = fn()
+  end)
+  self.opening = nil
+  if opened then
+    return opened
+  end
+  error(not ok and err or self.refusal, 0)
 end
 
 --- The run is open. What was spent while it was being opened counts for it too.
@@ -273,7 +289,11 @@ end
 ---@param why string
 function Entry:stop(budget, why)
   local stream = self.weak.stream
-  if self.stopped or not self.link then
+  if self.opening then
+    self.refusal = errors.new("budget", why .. "; the run was not started", { box_id = self.box_id })
+    self.opening:cancel(why)
+    return
+  elseif self.stopped or not self.link then
     return
   end
   self.stopped = true

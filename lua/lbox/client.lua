@@ -294,7 +294,7 @@ function Client:send(spec)
     ca_file = settings.ca_file,
   }
   local gate = pace.gate(settings)
-  local try = 0
+  local try, passed = 0, gate.passed
   while true do
     try = try + 1
     options.url = settings.base_url .. spec.path .. url.query(spec.query)
@@ -309,9 +309,10 @@ function Client:send(spec)
       return transfer
     end
     local refused = retry.is_refusal(outcome)
-    if refused and gate:passed_since(place) then
-      try = try - 1 -- its turn comes
+    if refused and gate.passed > passed then
+      try = try - 1 -- others got through since it was refused last: its turn comes
     end
+    passed = gate.passed
     local pause = retry.delay(try, outcome)
     if refused then
       gate:refuse(place, pause)

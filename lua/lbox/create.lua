@@ -231,7 +231,7 @@ local function wait_until_ready(box, deadline)
   while box.status == "creating" do
     local now = async.now()
     if now - started >= READY_MS or (deadline.at and now + pause >= deadline.at) then
-      errors.raise("timeout", ("box %s was still being created after %.0f s"):format(
+      errors.raise("timeout", ("box %s was still being created after %.1f s"):format(
         box.id, (now - started) / 1000), { box_id = box.id, retryable = true })
     end
     async.sleep(pause)

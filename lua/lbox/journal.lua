@@ -111,4 +111,23 @@ function M.is_alive(entry)
   return entry.boot == boot() and entry.started ~= nil and started(entry.pid) == entry.started
 end
 
+--- Ids of those boxes of a list that have the label: a server that does not know the filter answers with
+--- all, and these are deleted.
+---@param boxes table[]  as Box.list gives them
+---@param label string
+---@return string[]
+function M.ids_labelled(boxes, label)
+  local ids = {}
+  for _, data in ipairs(boxes) do
+    local labels = type(data) == "table" and type(data.labels) == "table" and data.labels or {}
+    for _, name in ipairs(labels) do
+      if name == label and type(data.id) == "string" then
+        ids[#ids + 1] = data.id
+        break
+      end
+    end
+  end
+  return ids
+end
+
 return M

@@ -24,10 +24,16 @@ end
 
 local Merge_mt = {}
 
---- Leaving the loop early closes the streams, as it does with one.
-function Merge_mt.__close(merge)
+--- Leaving the loop early closes the streams, as it does with one; an error cancels the runs, unless it
+--- is that of one of them.
+function Merge_mt.__close(merge, err)
   for _, entry in ipairs(merge.list) do
-    entry.stream:close()
+    if entry.stream._error == err then
+      err = nil
+    end
+  end
+  for _, entry in ipairs(merge.list) do
+    streams.leave(entry.stream, err)
   end
 end
 

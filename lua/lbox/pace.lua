@@ -10,6 +10,8 @@ local M = {}
 local WINDOW_MS = 1000
 -- Requests a second. Beyond the highest there is none.
 local LOWEST, HIGHEST = 0.5, 500
+-- Taken for the rate when the very first requests are refused.
+local FIRST = 20
 -- How long it takes until the rate is again what it was when a request was refused.
 local RECOVERY_S = 2
 
@@ -48,7 +50,7 @@ end
 
 --- Waits until a request may be sent, at most until `limit`. Returns its place among the others.
 ---@param limit number|nil
----@return { sent_at: number, passed: integer }
+---@return { sent_at: number }
 function Gate:enter(limit)
   if self.rate or self.opens_at > async.now() or self.waiting.first then
     local op = self.waiting:join()
@@ -66,12 +68,7 @@ function Gate:enter(limit)
       error(err, 0)
     end
   end
-  return { sent_at = async.now(), passed = self.passed }
-end
-
---- Whether others got through since this one was sent.
-function Gate:passed_since(place)
-  return self.passed > place.passed
+  return { sent_at = async.now() }
 end
 
 --- A request got through.
@@ -96,22 +93,19 @@ function Gate:refuse(place, pause)
   local now = async.now()
   self.opens_at = math.max(self.opens_at, now + (pause or 0))
   if place.sent_at >= self.slowed_at then
-    local rate = self.rate or math.min(HIGHEST, self.count * 1000 / math.max(now - self.window_at, 100))
+    local rate = self.rate or (self.count == 0 and FIRST)
+      or math.min(HIGHEST, self.count * 1000 / math.max(now - self.window_at, 100))
     self.rate, self.step = math.max(LOWEST, rate / 2), math.max(1, rate / RECOVERY_S / 2)
     self.slowed_at, self.next_at = now, self.opens_at
   end
 end
 
 -- Outside of a fan-out nobody waits for others.
-local Alone = { shared = false }
+local Alone = { shared = false, passed = 0 }
 
 function Alone.enter() end
 function Alone.pass() end
 function Alone.refuse() end
-function Alone.passed_since()
-  return false
-end
-
 local function new_gate()
   return setmetatable({
     rate = false, step = 1, passed = 0, window_at = async.now(), count = 0, slowed_at = 0, opens_at = 0, next_at = 0,

@@ -51,15 +51,19 @@ local function number(value)
   return type(value) == "number" and value or 0
 end
 
---- The tokens and dollars in a `done` or `error` event or in an entry of the list of runs.
+--- The tokens and dollars in a `done` or `error` event or in an entry of the list of runs. Returns whether
+--- any of them is told.
+---@return boolean
 function M.set_cost(cost, data)
+  local usd = type(data.total_cost_usd) == "number" and data.total_cost_usd or data.cost_usd
   cost.input_tokens = number(data.input_tokens)
   cost.output_tokens = number(data.output_tokens)
   cost.cached_input_tokens = number(data.cached_input_tokens)
-  cost.total_usd = number(data.total_cost_usd or data.cost_usd)
+  cost.total_usd = number(usd)
   if type(data.duration_ms) == "number" then
     cost.compute_ms = data.duration_ms
   end
+  return type(usd) == "number" or type(data.input_tokens) == "number" or type(data.output_tokens) == "number"
 end
 
 --- White space cut at both ends.

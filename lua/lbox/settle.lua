@@ -64,13 +64,14 @@ end
 ---@param run_id string
 ---@param deadline lbox.Deadline
 ---@param data table  its entry, as it was found
+---@param given_up (fun(): boolean)|nil  nobody wants to know any more
 ---@return table|nil data  its entry; nil when it is no longer in the list
 ---@return "deadline"|"unchanged"|nil why  it still goes on: the deadline passed, or nothing
 ---  changed for the client's timeout
-function M.follow(link, run_id, deadline, data)
+function M.follow(link, run_id, deadline, data, given_up)
   local pause = FIRST_POLL_MS
   local patience = link.client:deadline()
-  while data and not M.is_over(data) do
+  while data and not M.is_over(data) and not (given_up and given_up()) do
     local now = async.now()
     local limit = math.min(deadline.at or math.huge, patience.at or math.huge)
     if now >= limit then

@@ -27,11 +27,13 @@ local LINGER_MS = 2000
 ---@field _req table|nil       the core's request; nil once the stream ended
 ---@field _read function       the request's `next`: looked up once, called for every event
 ---@field _transfer lbox.Transfer
----@field _translate function  these five are the kind's
+---@field _translate function  these six are the kind's
 ---@field _at_end function
 ---@field _as_result function
 ---@field _ended function|nil
 ---@field _name_of function|nil
+---@field _named function|nil
+---@field _settling boolean|nil  the server is asked about a stream that broke off
 ---@field _aborted lbox.async.Task|nil  cancels the run
 ---@field _deadline lbox.Deadline
 ---@field _idle number         ms of silence allowed, 0: any
@@ -48,6 +50,7 @@ local LINGER_MS = 2000
 ---@field ended fun(self: lbox.Stream)|nil  the stream ended, and has its status
 ---@field name_of (fun(event: string, data: string|nil): string|nil)|nil  what the server calls the run,
 ---  if this event tells; nil: runs of this kind have no names
+---@field named fun(self: lbox.Stream, run_id: string)|nil  takes the name
 
 -- ------------------------------------------------------------------------------------- text
 
@@ -172,13 +175,13 @@ end
 local function end_run(self, cancel_run)
   local run_id, confirmed = M.end_run(self._link, self._transfer, self._name_of, self._run_id, cancel_run)
   if run_id then
-    self._run_id, self.id = run_id, run_id
+    self:_named(run_id)
   end
   return confirmed
 end
 
 --- Ends the stream. Returns whether the run has to be cancelled.
-local function leave(self)
+local function end_cancelled(self)
   if not self._req then
     return false
   elseif self._over or self.status ~= "running" then
@@ -191,15 +194,38 @@ end
 
 --- Ends the stream and the run: nobody waits for it any more.
 local function cancel(self)
-  return leave(self) and end_run(self)
+  return end_cancelled(self) and end_run(self)
 end
 M.cancel = cancel
 
 --- The same; the run is cancelled beside the caller.
 local function cancel_beside(self)
-  if leave(self) then
+  if end_cancelled(self) then
     async.clean_up(function() end_run(self) end)
   end
+end
+
+--- Nobody reads the stream any more: by an error, or in a cancelled scope, the run is cancelled, else it goes
+--- on without us.
+---@param self lbox.Stream
+---@param err any|nil
+function M.leave(self, err)
+  if err ~= nil or async.cancelled() then
+    cancel_beside(self)
+    return
+  end
+  local req = self._req
+  while req and not self._run_id and self._name_of do -- what is here may name the run
+    local event, data = self._read(req)
+    if not event then
+      break
+    end
+    local run_id = self._name_of(event, data)
+    if run_id then
+      self._named(self, run_id)
+    end
+  end
+  finish(self, "detached")
 end
 
 --- Cancels the run for somebody who does not read it, unless all of its answer is here: every later read
@@ -208,7 +234,7 @@ end
 ---@param err lbox.Error
 function M.abort(self, err)
   self._aborted = self._aborted or async.clean_up(function()
-    if self._req and not self._req:done() and not self._over then
+    if self._req and not self._over and (self._settling or not self._req:done()) then
       err.run_id, err.box_id, err.partial, err.cost = self._run_id, self._link.id, M.text(self), self.cost
       self._error = err
       cancel(self)
@@ -414,9 +440,10 @@ function methods:chunks()
   return next_chunk, self, nil, self
 end
 
---- Stops reading. A run that is not over goes on without us: status `detached`.
+--- Stops reading. A run that is not over goes on without us: status `detached`. In a cancelled scope it is
+--- cancelled.
 function methods:close()
-  finish(self, "detached")
+  M.leave(self)
 end
 
 --- Cancels the run: an agent's at the server, a command's by closing the transfer.
@@ -432,7 +459,7 @@ function methods:cancel()
     self._error = errors.new("cancelled", "the run was cancelled", {
       run_id = self._run_id, box_id = self._link.id, partial = M.text(self) })
   end
-  return leave(self) and end_run(self, runs.post_cancel)
+  return end_cancelled(self) and end_run(self, runs.post_cancel)
 end
 
 local function fields(self, key)
@@ -445,11 +472,7 @@ local metatable = namespace.metatable("stream", methods, fields)
 
 --- Leaving a `for` or a `<close>` block: an error cancels the run, anything else detaches from it.
 function metatable.__close(self, err)
-  if err ~= nil then
-    cancel(self)
-  else
-    finish(self, "detached")
-  end
+  M.leave(self, err)
 end
 
 ---@class lbox.stream.Options
@@ -457,6 +480,7 @@ end
 ---@field type "agent"|"command"|"code"
 ---@field kind lbox.stream.Kind
 ---@field spec lbox.client.Spec
+---@field send (fun(spec: lbox.client.Spec): lbox.Transfer)|nil  in place of the link's
 ---@field deadline lbox.Deadline
 ---@field idle_timeout number|nil  ms; nil: the client's timeout
 
@@ -467,7 +491,7 @@ function M.open(opts)
   local link = opts.link
   local self = runs.fields(link, opts.type)
   self._translate, self._at_end, self._as_result = opts.kind.translate, opts.kind.at_end, opts.kind.text
-  self._ended, self._name_of = opts.kind.ended, opts.kind.name_of
+  self._ended, self._name_of, self._named = opts.kind.ended, opts.kind.name_of, opts.kind.named
   self._deadline = opts.deadline
   self._idle = opts.idle_timeout or link.client.settings.timeout
   self._parts, self._part_count, self._joined, self._size = {}, 0, {}, 0
@@ -475,7 +499,7 @@ function M.open(opts)
   self._over, self._reading = false, false
   opts.spec.deadline = opts.deadline
   opts.spec.idle = self._idle
-  self._transfer = link:send(opts.spec)
+  self._transfer = opts.send and opts.send(opts.spec) or link:send(opts.spec)
   self._req = self._transfer.req
   self._read = self._req.next
   setmetatable(self, metatable)

@@ -52,20 +52,20 @@ local function there(opts, key, value)
   return out
 end
 
---- Deletes the box of a create that failed, if there is one. `unanswered`: it may come up yet.
+--- Deletes the box of a create that failed, if there is one. `unanswered`: it may come up yet. Returns
+--- whether none is left for certain.
 local function delete_labelled(opts, label, unanswered)
   local give_up_at = async.now() + async.CLEAN_UP_MS - 2 * LOOK_AGAIN_MS
   repeat
-    local ids = {}
-    for i, data in ipairs(Box.list(there(opts, "label", label))) do
-      ids[i] = data.id
-    end
+    local ids = journal.ids_labelled(Box.list(there(opts, "label", label)), label)
     if #ids > 0 then
-      return Box.delete_boxes(there(opts, "box_ids", ids))
+      Box.delete_boxes(there(opts, "box_ids", ids))
+      return true
     elseif unanswered then
       async.sleep(LOOK_AGAIN_MS)
     end
   until not unanswered or async.now() > give_up_at
+  return not unanswered
 end
 
 --- Notes the box in the journal, from which `lbox gc` knows it when this process is killed.
@@ -97,16 +97,17 @@ local function create(opts)
   if ok then
     return box, noted
   end
-  local err, cleaned, why = box, true, nil
+  local err, asked, gone = box, true, true
   if not errors.is(err, "usage") then
-    cleaned, why = pcall(async.shield, function()
-      delete_labelled(opts, label, errors.is(err) and UNANSWERED[err.kind])
+    asked, gone = pcall(async.shield, function()
+      return delete_labelled(opts, label, errors.is(err) and UNANSWERED[err.kind] and not err.not_sent)
     end)
   end
-  if cleaned then
+  if asked and gone then
     forget(noted)
   else
-    async.warn(("a box with the label %s may be left, and could not be looked for: %s"):format(label, tostring(why)))
+    async.warn(("a box with the label %s may be left%s; lbox gc looks for it"):format(label,
+      asked and "" or ", it could not be looked for: " .. tostring(gone)))
   end
   error(err, 0)
 end
@@ -116,7 +117,12 @@ local function is_gone(err)
 end
 
 local function finish(box, noted, ok, ...)
-  local deleted, why = pcall(async.shield, function() box:delete() end)
+  -- Also a box that was closed.
+  local link = box._link
+  local deleted, why = pcall(async.shield, function()
+    link.client:send { method = "DELETE", path = link.path, box_id = box.id }
+  end)
+  box:close()
   if deleted or is_gone(why) then
     forget(noted)
     if not ok then

