@@ -22,12 +22,17 @@ function M.attach(controller)
     events = "r",
   }
 
+  -- Whoever turns lbox may settle what another coroutine waits for.
+  local function turn(max_wait)
+    async.step(max_wait)
+    news:signal()
+  end
+
   local function drive()
     while not stopped and not async.idle() do
       cqueues.poll(pollable)
       if not stopped then
-        async.step(0)
-        news:signal()
+        turn(0)
       end
     end
     driving = false
@@ -60,7 +65,7 @@ function M.attach(controller)
     wait = function(done)
       while not done() do
         if cqueues.running() then
-          async.step(nil) -- a controller cannot be run from inside: lbox is turned alone
+          turn(nil) -- a controller cannot be run from inside: lbox is turned alone
         else
           start()
           assert(controller:step())
@@ -68,7 +73,7 @@ function M.attach(controller)
       end
     end,
     breathe = function()
-      async.step(0)
+      turn(0)
     end,
     stop = function()
       stopped = true
