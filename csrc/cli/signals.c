@@ -1,8 +1,7 @@
 /*
-** Signals for scripts, told by a pipe: the first SIGINT and SIGTERM, so that the loop can cancel
-*what
-** is going on (another one ends the program at once), and every SIGQUIT. What was ignored when the
-** program started stays ignored.
+** Signals for scripts, told by a pipe: the first SIGINT, SIGTERM and SIGHUP, so that the loop can
+** cancel what is going on (another one ends the program at once), and every SIGQUIT. What was
+** ignored when the program started stays ignored, as under nohup.
 */
 #include "signals.h"
 
@@ -41,6 +40,7 @@ int lbox_cli_signals(void)
   }
   handle(SIGINT, SA_RESETHAND);
   handle(SIGTERM, SA_RESETHAND);
+  handle(SIGHUP, SA_RESETHAND); /* the terminal was closed */
   handle(SIGQUIT, 0);
   return ends[0];
 }

@@ -1,7 +1,7 @@
 #ifndef LBOX_CLI_SIGNALS_H
 #define LBOX_CLI_SIGNALS_H
 
-/* From here on the first SIGINT, the first SIGTERM and every SIGQUIT are a byte, their number, in
+/* From here on the first SIGINT, SIGTERM and SIGHUP and every SIGQUIT are a byte, their number, in
    this descriptor (the program's), and do nothing else. -1: no descriptor left. */
 int lbox_cli_signals(void);
 

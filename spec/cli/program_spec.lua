@@ -104,7 +104,7 @@ describe("the lbox program", function()
       .. "sleep 0.3; P=$(pgrep -f '%s$' | tail -1); %s wait $!; echo status $?"):format(program, path,
       path:gsub("^.", "[%0]"), table.concat(kills)))
     os.remove(path)
-    return (said:gsub("Terminated\n", "")), status -- that is the shell's
+    return (said:gsub("Terminated\n", ""):gsub("Hangup\n", "")), status -- that is the shell's
   end
 
   it("cancels the script when it is interrupted, which cleans up, and ends by the signal", function()
@@ -115,6 +115,7 @@ describe("the lbox program", function()
     local expected = "cleaned up\tlbox: cancelled: interrupted\nlbox: interrupted\nstatus "
     assert.are.equal(expected .. "130\n", (signalled(clean_up, "INT")))
     assert.are.equal(expected .. "143\n", (signalled(clean_up, "TERM")))
+    assert.are.equal(expected .. "129\n", (signalled(clean_up, "HUP")))
   end)
 
   it("says on SIGQUIT what its tasks wait for, and goes on", function()

@@ -161,7 +161,7 @@ local function make_arg(argv, script)
   return arg
 end
 
---- Cancels `task` when somebody wants the script to end (SIGINT, SIGTERM), and prints what is going on
+--- Cancels `task` when somebody wants the script to end (SIGINT, SIGTERM, SIGHUP), and prints what is going on
 --- for SIGQUIT. Returns a function that ends this and returns the signal that ended the script, if one
 --- did.
 local function listen_to_signals(task)
