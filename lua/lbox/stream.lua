@@ -211,7 +211,9 @@ end
 ---@param err any|nil
 function M.leave(self, err)
   if err ~= nil or async.cancelled() then
-    cancel_beside(self)
+    -- Outside of tasks nobody would wait for what runs beside.
+    local stop = async.current() and cancel_beside or cancel
+    stop(self)
     return
   end
   local req = self._req
