@@ -131,7 +131,7 @@ static int listen_unix(lua_State *L, const char *path)
   memcpy(address.sun_path, path, strlen(path));
   int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
   if (fd >= 0 && bind(fd, (struct sockaddr *)&address, sizeof address) == 0 &&
-      listen(fd, 128) == 0) {
+      listen(fd, SOMAXCONN) == 0) {
     lua_pushinteger(L, fd);
     return 1;
   }
@@ -175,7 +175,7 @@ int lbox__l_listen(lua_State *L)
   if (fd < 0)
     return lbox__fail(L);
   setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof one);
-  if (bind(fd, &address.any, len) != 0 || listen(fd, 128) != 0 ||
+  if (bind(fd, &address.any, len) != 0 || listen(fd, SOMAXCONN) != 0 ||
       getsockname(fd, &address.any, &len) != 0) {
     int code = errno;
     close(fd);

@@ -174,7 +174,7 @@ end
 --- The same for a stream that was ended.
 local function end_run(self, cancel_run)
   local run_id, confirmed = M.end_run(self._link, self._transfer, self._name_of, self._run_id, cancel_run)
-  if run_id then
+  if run_id and not self._run_id then
     self:_named(run_id)
   end
   return confirmed
