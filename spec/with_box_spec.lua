@@ -138,6 +138,13 @@ describe("with_box", function()
     assert.matches("^a box with the label lbox:%w+ may be left; lbox gc looks for it$", warned[1])
   end)
 
+  it("leaves the labels alone when there is no room for one more", function()
+    local labels = { "1", "2", "3", "4", "5" }
+    assert.are.equal("box-ok", lbox.with_box(options("ok", { labels = labels }), function(box) return box.id end))
+    assert.are.same(labels, json.decode(server:log("POST /v2/box")[1].body).labels)
+    assert.are.equal(1, deletes())
+  end)
+
   it("deletes a box that was closed, and one that is deleted already", function()
     lbox.with_box(options("ok"), function(box) box:close() end)
     assert.are.equal(1, deletes())

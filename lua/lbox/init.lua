@@ -5,6 +5,7 @@ local config = require "lbox.config"
 local core = require "lbox.core"
 local enums = require "lbox.enums"
 local errors = require "lbox.errors"
+local fan_out = require "lbox.fan_out"
 
 local M = {
   version = core.version,
@@ -13,10 +14,10 @@ local M = {
 
   run = async.run,
   spawn = async.spawn,
-  scope = async.scope,
+  scope = fan_out.scope,
   gather = async.gather,
   race = async.race,
-  map = async.map,
+  map = fan_out.map,
   timeout = async.timeout,
   shield = async.shield,
   sleep = async.sleep,

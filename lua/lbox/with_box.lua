@@ -14,6 +14,8 @@ local M = {}
 -- A box whose create was not answered may come up later than we ask for it.
 local LOOK_AGAIN_MS = 250
 local LABEL, LABEL_CHARACTERS = "lbox:", 12
+-- As many as a box may have.
+local MAX_LABELS = 5
 local ALPHABET = "0123456789abcdefghijklmnopqrstuv"
 
 -- After these nobody knows whether the server went on creating.
@@ -91,6 +93,10 @@ local function forget(noted)
 end
 
 local function create(opts)
+  if type(opts.labels) == "table" and #opts.labels >= MAX_LABELS then
+    -- No room for ours: what its id does not tell cannot be cleaned up, and the error says so.
+    return making.box(opts), nil
+  end
   local label = new_label()
   local noted = note(opts, label)
   local ok, box = pcall(making.owned, labelled(opts, label))

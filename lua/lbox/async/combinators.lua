@@ -74,20 +74,19 @@ function M.spawn_in(scope, fn, ...)
   return tasks.start(scope.cancel_error and rt.root or scope, nil, fn, ...)
 end
 
-local SCOPE_OPTIONS = { on_error = { "cancel", "wait" }, budget = "lbox.budget" }
+local SCOPE_OPTIONS = { on_error = { "cancel", "wait" }, carries = "table" }
 
 --- Runs `fn(scope)` and waits for every task of the scope. The first error cancels the rest and is
 --- raised; with `on_error = "wait"` the others finish first. `scope:spawn(fn, ...)` and
---- `scope:cancel(reason)` work for whoever has the scope, until it is left. Agent runs in it carry the
---- budget.
+--- `scope:cancel(reason)` work for whoever has the scope, until it is left. `carries`: see carried.
 ---@param fn fun(scope: lbox.async.Scope): ...
----@param opts { on_error: "cancel"|"wait"|nil, budget: lbox.Budget|nil }|nil
+---@param opts { on_error: "cancel"|"wait"|nil, carries: table<string, any>|nil }|nil
 ---@return any ...  what `fn` returned
 function M.scope(fn, opts)
   check_callable(fn, "the body of a scope")
   options.check(opts, SCOPE_OPTIONS, "scope")
   local scope = tasks.new_scope(opts and opts.on_error)
-  scope.carries = { budget = opts and opts.budget }
+  scope.carries = opts and opts.carries or false
   return scope_end(scope, tasks.run_scope(scope, fn, scope))
 end
 
@@ -169,7 +168,9 @@ function M.race(...)
   return race.winner, unpack(race.results, 1, race.results.n)
 end
 
-local MAP_OPTIONS = { concurrency = "number", on_error = { "cancel", "collect" }, budget = "lbox.budget" }
+local MAP_OPTIONS = {
+  concurrency = "number", on_error = { "cancel", "collect" }, before = "function", carries = "table",
+}
 
 local function check_map(list, fn, opts)
   if type(list) ~= "table" then
@@ -184,13 +185,20 @@ local function check_map(list, fn, opts)
   return limit
 end
 
+local function call_item(job, i)
+  if job.before then
+    job.before()
+  end
+  return job.fn(job.list[i], i)
+end
+
 -- Each item has a scope of its own: what it opened or spawned ends before the next one begins.
 local function map_worker(job)
   while job.next <= job.n do
     local i = job.next
     job.next = i + 1
     local scope = tasks.new_scope()
-    local ok, result = tasks.run_scope(scope, job.call, job.list[i], i)
+    local ok, result = tasks.run_scope(scope, call_item, job, i)
     local cancelled = waits.current().scope.cancel_error
     if ok then
       job.results[i] = result
@@ -212,27 +220,24 @@ local function map_all(scope, job, limit)
 end
 
 --- Calls `fn(item, index)` for every item, at most `concurrency` (16) at a time. The first error cancels
---- the rest and is raised, unless errors are collected. Agent runs in it carry the budget, and once that
---- is spent no item begins: its error is that of the budget.
+--- the rest and is raised, unless errors are collected. `before()` is called at the beginning of each item
+--- and may raise in its place; `carries`: see carried.
 ---@param list any[]
 ---@param fn fun(item: any, index: integer): any
----@param opts { concurrency: integer|nil, on_error: "cancel"|"collect"|nil, budget: lbox.Budget|nil }|nil
+---@param opts { concurrency: integer|nil, on_error: "cancel"|"collect"|nil, before: fun()|nil,
+---  carries: table<string, any>|nil }|nil
 ---@return table results  indexed like `list`, with n = #list
 ---@return table|nil errors  with "collect": what failing items raised, indexed like `list`
 function M.map(list, fn, opts)
   local limit = check_map(list, fn, opts)
   local collect = opts and opts.on_error == "collect"
-  local budget = opts and opts.budget
   local n = #list
   local job = {
     list = list, fn = fn, n = n, next = 1, results = { n = n }, errors = collect and {} or nil,
-    call = budget and function(...)
-      budget:check()
-      return fn(...)
-    end or fn,
+    before = opts and opts.before,
   }
   local scope = tasks.new_scope()
-  scope.carries = { budget = budget, fan_out = {} } -- of the latter lbox.pace keeps how fast it may go
+  scope.carries = opts and opts.carries or false
   finish(tasks.run_scope(scope, map_all, scope, job, limit))
   return job.results, job.errors
 end
