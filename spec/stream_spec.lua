@@ -49,6 +49,32 @@ routes["POST /v2/box/cut-after-done/run/stream"] = function(reply)
   reply:event("done", { output = "done" })
   reply:cut()
 end
+routes["POST /v2/box/anywhere/run/stream"] = function(reply, request)
+  reply:cut_after(tonumber(request.body:match("%d+")))
+  reply:begin()
+  reply:event("run_start", { run_id = "r1" })
+  reply:event("text", { text = "all" })
+  reply:event("done", { output = "all of it" })
+  reply:finish()
+end
+routes["GET /v2/box/anywhere/runs"] = list { id = "r1", status = "failed" }
+routes["POST /v2/box/reset/run/stream"] = function(reply)
+  reply:begin()
+  reply:event("run_start", { run_id = "r1" })
+  reply:event("text", { text = "so far" })
+  reply:sleep(20)
+  reply:reset()
+end
+routes["GET /v2/box/reset/runs"] = list { id = "r1", status = "failed" }
+routes["POST /v2/box/twice/run/stream"] = function(reply)
+  reply:begin()
+  for i = 1, 2 do
+    reply:event("run_start", { run_id = "r1" })
+    reply:event("text", { text = "twice " })
+    reply:event("done", { output = "said " .. i, input_tokens = i, total_cost_usd = i })
+  end
+  reply:finish()
+end
 routes["POST /v2/box/lingers/run/stream"] = function(reply)
   reply:begin()
   reply:event("run_start", { run_id = "r1" })
@@ -201,6 +227,43 @@ describe("a stream", function()
       assert.are.equal("completed", stream.status)
       assert.are.equal("done", stream.result)
     end)
+  end)
+
+  it("is a success only with its end, wherever it is cut", function()
+    local completed, last_cut = 0, nil
+    for n = 0, 330 do
+      local ok, run = pcall(function() return server:box("anywhere").agent:run { prompt = tostring(n) } end)
+      if ok then
+        assert.are.equal("all of it", run.result)
+        completed = completed + 1
+      else
+        assert.is_true(run.kind == "stream" or run.kind == "network", tostring(run))
+        last_cut = n
+      end
+    end
+    assert.is_true(last_cut > 150 and last_cut < 320, last_cut)
+    assert.are.equal(330 - last_cut, completed)
+  end)
+
+  it("that is reset is no success", function()
+    local err = fault.raised(function() server:box("reset").agent:run { prompt = "x" } end)
+    assert.are.equal("stream", err.kind)
+    assert.are.equal("so far", err.partial)
+    assert.are.equal("r1", err.run_id)
+  end)
+
+  it("ends with the first end it is told, and costs what that says", function()
+    local run = server:box("twice").agent:run { prompt = "x" }
+    assert.are.equal("said 1", run.result)
+    assert.are.equal(1, run.cost.total_usd)
+    local kinds = {}
+    for i, chunk in ipairs(read(open("twice"))) do
+      kinds[i] = chunk.type
+    end
+    assert.are.same({ "start", "text-delta", "finish" }, { kinds[1], kinds[2], kinds[3] })
+    for i = 4, #kinds do
+      assert.are_not.equal("finish", kinds[i])
+    end
   end)
 
   it("does not wait for ever for a connection that stays open after done", function()

@@ -46,10 +46,13 @@ local function call_back(self, callback, argument)
   end
 end
 
---- A piece of text as the next chunk; nothing when it is empty.
+--- A piece of text as the next chunk; nothing when it is empty. What comes after the end of the run
+--- is no part of its result.
 local function text_chunk(self, text)
   if text and text ~= "" then
-    keep(self, text)
+    if not self._over then
+      keep(self, text)
+    end
     return { type = "text-delta", text = text }
   end
 end

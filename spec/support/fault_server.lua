@@ -21,9 +21,23 @@ local connections = 0
 local Reply = {}
 Reply.__index = Reply
 
+--- Of this answer only so many bytes are written; then the connection is cut.
+function Reply:cut_after(n)
+  self.left = n
+end
+
 --- Writes bytes as they are; false when the client is gone.
 function Reply:raw(bytes)
   local sent = 0
+  if self.left and #bytes > self.left then
+    local begun = bytes:sub(1, self.left)
+    self.left = nil
+    self:raw(begun)
+    self:cut()
+    return false
+  elseif self.left then
+    self.left = self.left - #bytes
+  end
   while sent < #bytes and not self.broken do
     local n, _, errno = posix.write(self.fd, sent == 0 and bytes or bytes:sub(sent + 1))
     if n then
@@ -77,6 +91,11 @@ end
 --- Closes the connection now.
 function Reply:cut()
   self.broken = true
+end
+
+--- Resets the connection now.
+function Reply:reset()
+  self.broken, self.is_reset = true, true
 end
 
 function Reply.sleep(_, ms)
@@ -138,6 +157,7 @@ local function serve(fd)
     local length = text and tonumber(text:match("\r\n[Cc]ontent%-[Ll]ength:%s*(%d+)")) or 0
     if text and #rest >= length then
       input = rest:sub(length + 1)
+      reply.left = nil
       answer(reply, parse(text, rest:sub(1, length), connection))
     elseif input:byte(1) == 22 then -- a TLS handshake: not understood here
       reply:raw("HTTP/1.1 400 Bad Request\r\n\r\n")
@@ -154,7 +174,11 @@ local function serve(fd)
     end
   end
   reply.ready:close()
-  posix.close(fd)
+  if reply.is_reset then
+    posix.reset(fd)
+  else
+    posix.close(fd)
+  end
 end
 
 async.run(function()
