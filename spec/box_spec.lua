@@ -177,7 +177,7 @@ describe("Box", function()
         { { agent = { harness = "custom", custom_harness = {} } }, "command" },
         { { network_policy = {} }, "mode" },
         { { mcp_servers = { { name = "x" } } }, "package or url" },
-        { { env = { A = 1 } }, "env is a table of strings" },
+        { { env = { A = 1 } }, "env must be a table of strings" },
         { { attach_headers = { h = "v" } }, "attach_headers" },
         { { timeout = -1 }, "timeout" },
         { { timeout = "1" }, "timeout" },

@@ -1,4 +1,5 @@
 --- `box.agent`: runs of the box's agent.
+local agent_options = require "lbox.agent_options"
 local agent_stream = require "lbox.agent_stream"
 local async = require "lbox.async"
 local budgets = require "lbox.budget"
@@ -31,9 +32,9 @@ local RAW_BYTES = 500
 ---@field on_tool_use fun(tool: { tool_call_id: string?, name: string, input: any })|nil
 ---@field on_tool_result fun(result: { tool_call_id: string?, output: any })|nil
 local STREAM_OPTIONS = client.call_options {
-  prompt = "string",
+  prompt = "text!",
   options = "table",
-  idle_timeout = "number",
+  idle_timeout = "ms",
   budget = "lbox.budget",
   on_tool_use = "function",
   on_tool_result = "function",
@@ -42,63 +43,52 @@ local STREAM_OPTIONS = client.call_options {
 ---@class lbox.agent.RunOptions: lbox.agent.StreamOptions
 ---@field response_schema any|nil    what the output has to be: see schema.lua
 ---@field max_retries integer|nil    how often a failed run is started anew
+---@field webhook { url: string, headers: table<string, string>? }|nil  is told when the run ends; `run` does not
+---  wait for it then
 local RUN_OPTIONS = client.call_options {
-  prompt = "string",
+  prompt = "text!",
   response_schema = "any",
   options = "table",
-  idle_timeout = "number",
+  idle_timeout = "ms",
   budget = "lbox.budget",
-  max_retries = "number",
+  max_retries = "count",
+  webhook = "table",
   on_tool_use = "function",
   on_tool_result = "function",
 }
 
--- Harnesses whose options are camelCase on the wire.
-local CAMEL_CASE = { ["claude-code"] = true, opencode = true }
-
 -- The option of a harness that limits what one run of it may cost.
 local USD_CAP = { ["claude-code"] = "maxBudgetUsd" }
 
-local function camel(key)
-  return (key:gsub("_(%l)", string.upper))
-end
-
 --- The options on the wire. A harness that can stop itself gets what the budget has left.
-local function agent_options(given, harness, entry)
-  local wire = {}
-  for key, value in pairs(given or {}) do
-    wire[CAMEL_CASE[harness] and type(key) == "string" and camel(key) or key] = value
-  end
+local function wire_options(given, harness, entry)
+  local wire = agent_options.wire(given, harness)
   local cap, rest = USD_CAP[harness], entry and entry:rest_usd()
   if cap and rest then
+    wire = wire or {}
     wire[cap] = math.min(tonumber(wire[cap]) or math.huge, rest)
   end
-  return next(wire) ~= nil and wire or nil
-end
-
-local function check_numbers(opts)
-  for _, key in ipairs { "timeout", "idle_timeout" } do
-    if opts[key] ~= nil then
-      options.ms(opts[key], key)
-    end
-  end
-  local tries = opts.max_retries
-  if tries ~= nil and not (tries >= 0 and tries % 1 == 0) then
-    errors.raise("usage", "max_retries must be a whole number from 0 on, got " .. tostring(tries))
-  end
+  return wire
 end
 
 local function check(self, opts, spec, what)
   options.check(opts, spec, what)
-  options.require(opts, "prompt", what)
-  options.nonblank(opts.prompt, "prompt")
-  check_numbers(opts)
   local link = self._link
   link:check_open()
   local model = link.box.model_config
   if not model.harness and not model.model then
     errors.raise("usage", NO_AGENT:format(link.id), { box_id = link.id })
   end
+end
+
+--- The body of a request for a run.
+local function body_of(link, opts, json_schema, entry)
+  return {
+    prompt = opts.prompt,
+    folder = link:folder(),
+    json_schema = json_schema,
+    agent_options = wire_options(opts.options, link.harness, entry),
+  }
 end
 
 --- Starts a run. The deadline is the caller's: a run that is tried again has one for all tries.
@@ -114,12 +104,7 @@ local function open(self, opts, deadline, json_schema, follow)
       mode = "sse",
       headers = opts.headers,
       extra = opts.extra,
-      json = {
-        prompt = opts.prompt,
-        folder = link:folder(),
-        json_schema = json_schema,
-        agent_options = agent_options(opts.options, link.box.model_config.harness, entry),
-      },
+      json = body_of(link, opts, json_schema, entry),
       lost = "the run may have been started",
     },
     deadline = deadline,
@@ -184,19 +169,77 @@ local function may_try_again(err)
   return RETRIED[err.kind] or false
 end
 
+local WEBHOOK = { url = "text!", headers = "map" }
+
+-- With a webhook nobody reads the run.
+local NOT_WITH_WEBHOOK = { "on_tool_use", "on_tool_result", "timeout", "idle_timeout", "max_retries" }
+
+--- Starts a run whose end the server tells somebody else.
+local function start_with_webhook(self, opts, json_schema)
+  for _, name in ipairs(NOT_WITH_WEBHOOK) do
+    if opts[name] ~= nil then
+      errors.raise("usage", ("box.agent:run with webhook does not take %s: it does not wait for the run"):format(name))
+    end
+  end
+  options.check(opts.webhook, WEBHOOK, "webhook")
+  local link = self._link
+  local entry = budgets.begin(opts.budget, link.id)
+  local body = body_of(link, opts, json_schema, entry)
+  body.webhook = opts.webhook
+  local secrets = {}
+  for _, value in pairs(opts.webhook.headers or {}) do
+    secrets[#secrets + 1] = value
+  end
+  local run = runs.fields(link, "agent")
+  run._entry = entry
+  local spec = {
+    method = "POST", path = "/run", json = body, opts = opts, secrets = secrets,
+    lost = "the run may have been started",
+    permit = entry and function() entry:check() end,
+    undo = function(transfer)
+      local answer = client.late_answer(transfer)
+      if answer and type(answer.run_id) == "string" then
+        runs.abandon(link, answer.run_id)
+      end
+    end,
+  }
+  local function send()
+    local answer, status = link:request(spec)
+    if type(answer.run_id) ~= "string" or answer.run_id == "" then
+      link:nonsense(spec, status)
+    end
+    run.id, run._run_id = answer.run_id, answer.run_id
+    return run
+  end
+  if not entry then
+    return runs.new(send())
+  end
+  local ok, err = pcall(entry.open, entry, send)
+  if not ok then
+    entry:not_opened(err)
+    error(err, 0)
+  end
+  entry:accepted(link, run.id)
+  return runs.new(run)
+end
+
 ---@class lbox.BoxAgent
 local methods = {}
 
 --- Runs the agent to its end. Raises `usage` without a request when the box has no agent, `run` when
 --- the agent reports an error, `schema` when its output does not match, `timeout` when a limit passes
 --- (the run is cancelled), `stream` when the stream broke off and the run is not known to have
---- completed; and an error of a callback as it is.
+--- completed; and an error of a callback as it is. With `webhook` it returns at once: `run:wait()` and
+--- `box:get_run(id)` follow the run.
 ---@param opts lbox.agent.RunOptions
 ---@return lbox.Run
 function methods:run(opts)
   check(self, opts, RUN_OPTIONS, "box.agent:run")
   local wanted = opts.response_schema ~= nil and schema.from(opts.response_schema) or nil
   local json_schema = wanted and wanted:to_json_schema()
+  if opts.webhook then
+    return start_with_webhook(self, opts, json_schema)
+  end
   local deadline = deadline_of(self, opts)
   local cost = runs.no_cost()
   local pause = FIRST_PAUSE_MS
@@ -226,7 +269,7 @@ function methods:run(opts)
   end
 end
 
-local ONLY_RUN = { response_schema = true, max_retries = true }
+local ONLY_RUN = { response_schema = true, max_retries = true, webhook = true }
 
 --- Starts a run whose chunks are read as they come. Errors of HTTP are raised here, what `run` raises
 --- besides while it is read.
@@ -242,11 +285,6 @@ function methods:stream(opts)
   return open(self, opts, deadline_of(self, opts))
 end
 
-local metatable = namespace.metatable("box.agent", methods)
-
----@param link lbox.Link
-function M.new(link)
-  return setmetatable({ _link = link }, metatable)
-end
+M.new = namespace.of_box("box.agent", methods)
 
 return M

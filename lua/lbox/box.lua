@@ -1,21 +1,36 @@
---- `lbox.Box`: making, finding, deleting boxes.
+--- `lbox.Box`: making, finding, deleting boxes, and what all of them share.
+local account = require "lbox.account"
 local client = require "lbox.client"
 local create = require "lbox.create"
 local errors = require "lbox.errors"
-local json = require "lbox.json"
 local namespace = require "lbox.namespace"
 local object = require "lbox.box_object"
 local options = require "lbox.options"
 local url = require "lbox.url"
 
 ---@class lbox.GetOptions: lbox.ConnectionOptions, lbox.ReadOptions
----@field git_token string|nil
-local GET_OPTIONS = client.static_options { git_token = "string" }
-local LIST_OPTIONS = client.static_options { label = "string" }
-local DELETE_BOXES_OPTIONS = client.static_options { box_ids = "any" }
-GET_OPTIONS.extra, LIST_OPTIONS.extra = nil, nil -- no JSON body to merge into
+---@field git_token string|nil  what clones into the box may use
+local GET_OPTIONS = client.static_read_options { git_token = "string" }
 
-local Box = { create = create.box }
+---@class lbox.ListOptions: lbox.ConnectionOptions, lbox.ReadOptions
+---@field label string|nil  only boxes that have it
+local LIST_OPTIONS = client.static_read_options { label = "string" }
+
+---@class lbox.RequestOptions: lbox.ConnectionOptions, lbox.CallOptions
+---@field query table<string, string|number|boolean>|nil
+---@field json table|nil  the body
+local REQUEST_OPTIONS = client.static_options { query = "table", json = "table" }
+
+local Box = {
+  create = create.box,
+  from_snapshot = create.from_snapshot,
+  delete_boxes = account.delete_boxes,
+  delete_snapshots = account.delete_snapshots,
+  set_env = account.set_env,
+  list_env = account.list_env,
+  delete_env = account.delete_env,
+  set_all_env = account.set_all_env,
+}
 
 --- A box that is there, by its id. Raises `api` 404 when it is not.
 ---@param id string
@@ -25,7 +40,7 @@ function Box.get(id, opts)
   opts = options.call(opts, GET_OPTIONS, "Box.get")
   local path = "/v2/box/" .. url.segment(id, "the id of a box")
   local connection = client.new(opts)
-  return object.new(connection, object.fetch(connection, path, opts, id), opts.git_token)
+  return object.new(connection, object.fetch(connection, { path = path, opts = opts, box_id = id }), opts.git_token)
 end
 
 --- A box that is there, by its name. Raises `api` 404 when it is not.
@@ -36,56 +51,40 @@ function Box.get_by_name(name, opts)
   opts = options.call(opts, GET_OPTIONS, "Box.get_by_name")
   local path = "/v2/box/" .. url.segment(name, "the name of a box")
   local connection = client.new(opts)
-  return object.new(connection, object.fetch(connection, path, opts), opts.git_token)
+  return object.new(connection, object.fetch(connection, { path = path, opts = opts }), opts.git_token)
 end
-
----@class lbox.ListOptions: lbox.ConnectionOptions, lbox.ReadOptions
----@field label string|nil  only boxes that have it
 
 --- What the server says of every box, or of those with a label: a list of plain tables.
 ---@param opts lbox.ListOptions|nil
 ---@return table[]
 function Box.list(opts)
   opts = options.call(opts, LIST_OPTIONS, "Box.list")
-  local spec = {
-    method = "GET", path = "/v2/box", query = { { "label", opts.label } }, headers = opts.headers,
-    timeout = opts.timeout,
-  }
-  local connection = client.new(opts)
-  local answer, status = connection:request(spec)
-  if #answer == 0 and next(answer) ~= nil then
-    connection:nonsense(spec, status)
-  end
-  return json.strip_nulls(answer)
+  return client.new(opts):list { path = "/v2/box", query = { { "label", opts.label } }, opts = opts }
 end
 
-local NO_IDS = "box_ids must contain at least one non-empty id"
-
----@class lbox.DeleteBoxesOptions: lbox.ConnectionOptions, lbox.CallOptions
----@field box_ids string|string[]  an id, or a list of at least one
-
---- Deletes several boxes for good. No ids is an error: the server would take it for all.
----@param opts lbox.DeleteBoxesOptions
-function Box.delete_boxes(opts)
-  opts = options.call(opts, DELETE_BOXES_OPTIONS, "Box.delete_boxes")
-  local given = opts.box_ids
-  if type(given) == "string" then
-    given = { given }
+--- Sends any request of the Box API, for what lbox does not know yet. Returns the decoded answer.
+---@param method string  "GET", "POST", …
+---@param path string  from `/v2` on
+---@param opts lbox.RequestOptions|nil
+---@return table
+function Box.request(method, path, opts)
+  opts = options.call(opts, REQUEST_OPTIONS, "Box.request")
+  options.nonblank(method, "the method of a request")
+  options.nonblank(path, "the path of a request")
+  if path:sub(1, 1) ~= "/" or path:find("[%s%c?#]") then
+    errors.raise("usage", ('the path of a request must begin with "/" and have no white space, ? or #, got %q')
+      :format(path))
   end
-  local ids = json.array {}
-  for i, id in ipairs(type(given) == "table" and given or {}) do
-    if type(id) ~= "string" or not id:find("%S") then
-      errors.raise("usage", NO_IDS)
-    end
-    ids[i] = id
+  local names, query = {}, {}
+  for name in pairs(opts.query or {}) do
+    names[#names + 1] = tostring(name)
   end
-  if #ids == 0 then
-    errors.raise("usage", NO_IDS)
+  table.sort(names)
+  for i, name in ipairs(names) do
+    query[i] = { name, opts.query[name] }
   end
-  client.new(opts):send {
-    method = "DELETE", path = "/v2/box", json = { ids = ids }, extra = opts.extra,
-    headers = opts.headers, timeout = opts.timeout,
-  }
+  local spec = { method = method:upper(), path = path, query = query, json = opts.json, opts = opts }
+  return (client.new(opts):request(spec))
 end
 
 return namespace.statics("Box", Box)

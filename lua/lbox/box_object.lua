@@ -1,14 +1,18 @@
 --- A box as its user holds it: its fields, what can be asked of it, and its namespaces.
 local agent = require "lbox.agent"
+local browser = require "lbox.browser"
 local client = require "lbox.client"
 local errors = require "lbox.errors"
 local exec = require "lbox.exec"
 local files = require "lbox.files"
+local git = require "lbox.git"
 local json = require "lbox.json"
+local labels = require "lbox.labels"
 local link = require "lbox.link"
 local namespace = require "lbox.namespace"
 local options = require "lbox.options"
-local url = require "lbox.url"
+local schedule = require "lbox.schedule"
+local skills = require "lbox.skills"
 local workdir = require "lbox.workdir"
 
 local M = {}
@@ -27,27 +31,31 @@ local CALL_OPTIONS = client.call_options {}
 ---@field model_config { harness: string?, model: string? }
 ---@field expires_at integer|nil
 ---@field agent lbox.BoxAgent
+---@field browser lbox.BoxBrowser
 ---@field exec lbox.BoxExec
 ---@field files lbox.BoxFiles
+---@field git lbox.BoxGit
+---@field labels lbox.BoxLabels
+---@field schedule lbox.BoxSchedule
+---@field skills lbox.BoxSkills
 local methods = {}
 
 --- Takes over what the server says of the box.
 function M.apply(self, data)
   self.name = data.name
   self.size = data.size or "small"
-  self.keep_alive = data.keep_alive or false
   self.status = data.status
   self.network_policy = data.network_policy or { mode = "allow-all" }
-  self.model_config = { harness = data.agent, model = data.model }
   self.expires_at = data.expires_at
+  self._link.harness = data.agent
+  self:_take(data)
 end
 
---- Asks for the box's data.
-function M.fetch(connection, path, opts, box_id, deadline)
-  local spec = {
-    method = "GET", path = path, headers = opts.headers, timeout = opts.timeout,
-    deadline = deadline, box_id = box_id,
-  }
+--- Asks for a box's data.
+---@param connection lbox.Client
+---@param spec lbox.client.Spec  its path, and what else it needs
+function M.fetch(connection, spec)
+  spec.method = "GET"
   local data, status = connection:request(spec)
   if type(data.id) ~= "string" or data.id == "" then
     connection:nonsense(spec, status)
@@ -60,8 +68,7 @@ end
 ---@return lbox.Box self
 function methods:refresh(opts)
   opts = options.call(opts, READ_OPTIONS, "box:refresh")
-  self._link:check_open()
-  M.apply(self, M.fetch(self._link.client, self._link.path, opts, self.id))
+  M.apply(self, M.fetch(self._link.client, self._link:spec { path = "", opts = opts }))
   return self
 end
 
@@ -70,7 +77,7 @@ end
 ---@return { status: string }
 function methods:get_status(opts)
   opts = options.call(opts, READ_OPTIONS, "box:get_status")
-  local spec = { method = "GET", path = "/status", headers = opts.headers, timeout = opts.timeout }
+  local spec = { method = "GET", path = "/status", opts = opts }
   local answer, status = self._link:request(spec)
   if type(answer.status) ~= "string" then
     self._link:nonsense(spec, status)
@@ -93,30 +100,27 @@ function methods:cd(path, opts)
   self.cwd = there
 end
 
---- What ran in the box, newest first, as the server has it: `id`, `type` ("agent" or "shell"),
---- `status`, `prompt`, `output`, `error_message`, `created_at` (Unix seconds), …
----@param opts lbox.ReadOptions|nil
----@return table[]
-function methods:list_runs(opts)
-  opts = options.call(opts, READ_OPTIONS, "box:list_runs")
-  local answer = self._link:request {
-    method = "GET", path = "/runs", headers = opts.headers, timeout = opts.timeout,
-  }
-  return type(answer.runs) == "table" and json.strip_nulls(answer.runs) or {}
+--- Asks for a change of the box's status.
+local function change(self, name, status, opts)
+  opts = options.call(opts, CALL_OPTIONS, "box:" .. name)
+  local answer = self._link:ask { method = "POST", path = "/" .. name, opts = opts }
+  self.status = type(answer.status) == "string" and answer.status or status
 end
 
---- Cancels a run; one that has ended stays as it is. Raises `api` 404 when there is no such run.
----@param id string
+--- Ends what runs in the box and lets go of its memory; its files stay, and any later work wakes it.
+--- Raises `usage` without a request for a keep_alive box.
 ---@param opts lbox.CallOptions|nil
-function methods:cancel_run(id, opts)
-  opts = options.call(opts, CALL_OPTIONS, "box:cancel_run")
-  self._link:perform {
-    method = "POST",
-    path = "/runs/" .. url.segment(id, "the id of a run") .. "/cancel",
-    headers = opts.headers,
-    extra = opts.extra,
-    timeout = opts.timeout,
-  }
+function methods:pause(opts)
+  if self.keep_alive then
+    errors.raise("usage", ("box %s is keep_alive: it cannot be paused"):format(self.id), { box_id = self.id })
+  end
+  change(self, "pause", "paused", opts)
+end
+
+--- Wakes a paused box; its init command runs.
+---@param opts lbox.CallOptions|nil
+function methods:resume(opts)
+  change(self, "resume", "idle", opts)
 end
 
 --- Deletes the box for good, and closes it. Does nothing when it is closed already.
@@ -126,9 +130,7 @@ function methods:delete(opts)
   if self._link.closed then
     return
   end
-  self._link:perform {
-    method = "DELETE", path = "", headers = opts.headers, timeout = opts.timeout,
-  }
+  self._link:perform { method = "DELETE", path = "", opts = opts }
   self._link:close()
 end
 
@@ -137,25 +139,70 @@ function methods:close()
   self._link:close()
 end
 
-local metatable = namespace.metatable("box", methods)
+-- What a box can do beside: each of these modules is some more of its methods.
+for _, part in ipairs { "box_runs", "box_config", "snapshots", "public_urls" } do
+  for name, method in pairs(require("lbox." .. part)) do
+    methods[name] = method
+  end
+end
+M.methods = methods
 
-function metatable.__close(self)
-  self._link:close()
+local NAMESPACES = {
+  agent = agent.new,
+  browser = browser.new,
+  exec = exec.new,
+  files = files.new,
+  git = git.new,
+  labels = labels.new,
+  schedule = schedule.new,
+  skills = skills.new,
+}
+M.NAMESPACES = NAMESPACES
+
+--- Lets a box go when it leaves the scope of `local box <close>`.
+---@param metatable table
+---@param class string
+function M.complete(metatable, class)
+  function metatable.__close(self)
+    self._link:close()
+  end
+  function metatable.__tostring(self)
+    return ("lbox.%s (%s)"):format(class, self.id)
+  end
+  return metatable
 end
 
-function metatable.__tostring(self)
-  return ("lbox.Box (%s)"):format(self.id)
+--- Makes the object for a box that is there. `take(self, data)` takes over what only its class has.
+---@param metatable table
+---@param connection lbox.Client
+---@param data table
+---@param namespaces table<string, fun(link: lbox.Link): table>
+---@param take fun(self: table, data: table)
+function M.build(metatable, connection, data, namespaces, take)
+  local self = setmetatable({ id = data.id, cwd = workdir.ROOT, _take = take }, metatable)
+  self._link = link.new(connection, data.id, self)
+  for name, new in pairs(namespaces) do
+    self[name] = new(self._link)
+  end
+  M.apply(self, data)
+  return self
 end
+
+local function take(self, data)
+  self.keep_alive = data.keep_alive or false
+  self.model_config = { harness = data.agent, model = data.model }
+end
+
+local metatable = M.complete(namespace.metatable("box", methods), "Box")
 
 --- The object for a box that is there. The token is for cloning into it.
+---@param connection lbox.Client
+---@param data table
+---@param git_token string|nil
+---@return lbox.Box
 function M.new(connection, data, git_token)
-  local self = setmetatable({ id = data.id, cwd = workdir.ROOT }, metatable)
-  M.apply(self, data)
-  self._link = link.new(connection, data.id, self)
+  local self = M.build(metatable, connection, data, NAMESPACES, take)
   self._link.git_token = git_token
-  self.agent = agent.new(self._link)
-  self.exec = exec.new(self._link)
-  self.files = files.new(self._link)
   return self
 end
 

@@ -230,6 +230,14 @@ function Entry:opened(stream)
   end
 end
 
+--- The run was started, and nobody reads it.
+---@param link lbox.Link
+---@param run_id string
+function Entry:accepted(link, run_id)
+  self.link, self.run_id = link, run_id
+  self:ended("detached")
+end
+
 --- Whether an error of opening a run says that there is none.
 local function is_none(err)
   local status = errors.is(err, "api") and err.status_code

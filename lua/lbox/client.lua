@@ -20,8 +20,8 @@ local M = {}
 ---@field headers table<string, string>|nil  more headers of the request
 ---@class lbox.CallOptions: lbox.ReadOptions
 ---@field extra table|nil  merged into the JSON body as it is
-local CALL_OPTIONS = { timeout = "number", headers = "table", extra = "table" }
-local READ_OPTIONS = { timeout = "number", headers = "table" }
+local CALL_OPTIONS = { timeout = "ms", headers = "table", extra = "table" }
+local READ_OPTIONS = { timeout = "ms", headers = "table" }
 
 -- A time limit beyond this (30,000 years) is none.
 local FOR_EVER_MS = 1e15
@@ -49,6 +49,11 @@ end
 --- The same for calls that also take the connection options.
 function M.static_options(own)
   return merged(CALL_OPTIONS, config.OPTIONS, own)
+end
+
+--- The same for such that send no JSON.
+function M.static_read_options(own)
+  return merged(READ_OPTIONS, config.OPTIONS, own)
 end
 
 ---@class lbox.Client
@@ -87,6 +92,8 @@ end
 ---@field query table[]|nil        list of { name, value }
 ---@field json table|nil           the body
 ---@field extra table|nil          merged into the body as it is
+---@field opts table|nil           the caller's options: headers, extra and timeout come from there when the
+---  spec has none itself
 ---@field headers table|nil        name -> value, from the user
 ---@field timeout number|nil       ms, 0: none, nil: the client's
 ---@field deadline lbox.Deadline|nil  instead of timeout
@@ -279,6 +286,11 @@ end
 ---@param spec lbox.client.Spec
 ---@return lbox.Transfer
 function Client:send(spec)
+  for name in pairs(spec.opts and CALL_OPTIONS or {}) do
+    if spec[name] == nil then
+      spec[name] = spec.opts[name]
+    end
+  end
   local settings = self.settings
   local call = self:describe(spec)
   local deadline = spec.deadline or self:deadline(spec.timeout)
@@ -330,6 +342,21 @@ function Client:send(spec)
   end
 end
 
+--- The answer of a request that nobody waits for any more, for undoing what it did: also in a cancelled scope, for
+--- CLEAN_UP_MS at most.
+---@param transfer lbox.Transfer
+---@return table|nil answer  nil when there is none, or it says that nothing was done
+---@return integer|nil status
+function M.late_answer(transfer)
+  local req = transfer.req
+  pcall(async.shield, function()
+    transfer:wait(req.done)
+  end)
+  local status = req:done() and not req:failure() and req:status() or nil
+  local data = status and status < 300 and json.decode(req:body())
+  return type(data) == "table" and data or nil, status
+end
+
 --- Raises for an answer that is not what the Box API answers.
 function Client:nonsense(spec, status)
   raise(spec, failure.nonsense(self:describe(spec), status))
@@ -352,6 +379,30 @@ function Client:request(spec)
     self:nonsense(spec, status)
   end
   return value, status
+end
+
+--- The same for answers whose fields are not free JSON: null in them is nil.
+---@param spec lbox.client.Spec
+---@return table answer
+function Client:ask(spec)
+  return json.strip_nulls((self:request(spec)))
+end
+
+--- Asks for a list; in the answer it is the field `name`, or all of it. Empty when the server has none or says
+--- nothing.
+---@param spec lbox.client.Spec  without its method
+---@param name string|nil
+---@return table[]
+function Client:list(spec, name)
+  spec.method = "GET"
+  local list = self:ask(spec)
+  if name then
+    list = list[name]
+  end
+  if list ~= nil and (type(list) ~= "table" or (#list == 0 and next(list) ~= nil)) then
+    self:nonsense(spec, 200)
+  end
+  return list or {}
 end
 
 return M

@@ -24,7 +24,7 @@ local NO_KEY = "api_key is required: pass api_key, set UPSTASH_BOX_API_KEY, "
 M.OPTIONS = {
   api_key = "string",
   base_url = "string",
-  timeout = "number",
+  timeout = "ms",
   debug = "boolean",
   telemetry = "boolean",
   proxy = "string",
@@ -48,9 +48,6 @@ local configured, flags = {}, {}
 
 local function check(opts, what)
   options.check(opts, M.OPTIONS, what)
-  if opts and opts.timeout ~= nil then
-    options.ms(opts.timeout, "timeout")
-  end
 end
 
 local function take(into, opts)
@@ -136,7 +133,6 @@ function M.resolve(opts)
     no_proxy = pick(opts, "no_proxy"),
     ca_file = pick(opts, "ca_file"),
   }
-  options.ms(settings.timeout, "timeout")
   local base_url = pick(opts, "base_url", "UPSTASH_BOX_BASE_URL") or DEFAULT_BASE_URL
   if base_url == "local" then
     return M.locate(settings)

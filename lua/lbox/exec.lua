@@ -14,59 +14,38 @@ local GRACE_MS = 30000
 
 ---@class lbox.exec.CommandOptions: lbox.CallOptions
 ---@field folder string|nil  where to run, relative to the box's directory, which is the default
-local COMMAND_OPTIONS = client.call_options { folder = "string" }
+local COMMAND_OPTIONS = client.call_options { folder = "text" }
 
 ---@class lbox.exec.StreamOptions: lbox.exec.CommandOptions
 ---@field idle_timeout number|nil  ms of silence allowed; 0: any, nil: the client's timeout
-local STREAM_OPTIONS = client.call_options { folder = "string", idle_timeout = "number" }
+local STREAM_OPTIONS = client.call_options { folder = "text", idle_timeout = "ms" }
 
 ---@class lbox.exec.CodeOptions: lbox.exec.CommandOptions
 ---@field code string
 ---@field lang string  "js", "ts" or "python"
-local CODE_OPTIONS = client.call_options { code = "string", lang = "string", folder = "string" }
+local CODE_OPTIONS = client.call_options { code = "string!", lang = "text!", folder = "text" }
 
 ---@class lbox.exec.StreamCodeOptions: lbox.exec.CodeOptions
 ---@field idle_timeout number|nil  ms of silence allowed; 0: any, nil: the client's timeout
 local STREAM_CODE_OPTIONS = client.call_options {
-  code = "string", lang = "string", folder = "string", idle_timeout = "number",
+  code = "string!", lang = "text!", folder = "text", idle_timeout = "ms",
 }
-
-local function check_times(opts)
-  for _, key in ipairs { "timeout", "idle_timeout" } do
-    if opts[key] ~= nil then
-      options.ms(opts[key], key)
-    end
-  end
-end
-
-local function check_folder(opts)
-  if opts.folder ~= nil then
-    options.nonblank(opts.folder, "folder")
-  end
-  return opts.folder
-end
 
 --- The body of a request for a command.
 local function command_body(self, command, opts, spec, what)
   options.nonblank(command, "command")
-  options.check(opts, spec, what)
-  opts = opts or {}
-  check_times(opts)
-  return { command = { "sh", "-c", command }, folder = self._link:folder(check_folder(opts)) }, opts
+  opts = options.call(opts, spec, what)
+  return { command = { "sh", "-c", command }, folder = self._link:folder(opts.folder) }, opts
 end
 
 --- The body of a request for a piece of code.
 local function code_body(self, opts, spec, what)
   options.check(opts, spec, what)
-  options.require(opts, "code", what)
-  options.require(opts, "lang", what)
-  options.nonblank(opts.lang, "lang")
-  check_times(opts)
   return {
     code = opts.code,
     language = opts.lang,
     timeout = opts.timeout,
-    folder = self._link:folder(check_folder(opts)),
+    folder = self._link:folder(opts.folder),
   }
 end
 
@@ -83,8 +62,7 @@ local function run_once(self, kind, path, body, opts, timeout)
   local link = self._link
   local run = runs.fields(link, kind)
   local spec = {
-    method = "POST", path = path, json = body, extra = opts.extra, headers = opts.headers,
-    timeout = timeout,
+    method = "POST", path = path, json = body, opts = opts, timeout = timeout,
   }
   local answer, status = link:request(spec)
   if type(answer.exit_code) ~= "number" then
@@ -110,8 +88,7 @@ local function stream_once(self, kind, path, body, opts, timeout)
     link = link,
     type = kind,
     spec = {
-      method = "POST", path = path, mode = "exec", json = body, extra = opts.extra,
-      headers = opts.headers,
+      method = "POST", path = path, mode = "exec", json = body, opts = opts,
     },
     deadline = link.client:deadline(timeout or 0),
     idle_timeout = opts.idle_timeout,
@@ -159,12 +136,7 @@ function methods:stream_code(opts)
   return stream_once(self, "code", "/code-stream", body, opts, patience(opts.timeout))
 end
 
-local metatable = namespace.metatable("box.exec", methods)
-
----@param link lbox.Link
-function M.new(link)
-  return setmetatable({ _link = link }, metatable)
-end
+M.new = namespace.of_box("box.exec", methods)
 
 local NOT_THERE = "No such file or directory"
 local OTHER_REASONS = { "Not a directory", "Permission denied" }
@@ -177,7 +149,7 @@ function M.no_directory(link, path, opts)
   local spec = {
     -- The dot at the end is found in a directory only, and only in one that may be entered.
     method = "POST", path = "/exec", json = { command = { "ls", "-d", "--", workdir.absolute(path, ".") } },
-    timeout = opts.timeout, headers = opts.headers, extra = opts.extra,
+    opts = opts,
   }
   local answer, status = link:request(spec)
   if type(answer.exit_code) ~= "number" then

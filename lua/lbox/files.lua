@@ -24,7 +24,7 @@ local READ_OPTIONS = client.read_options {
 ---@field binary boolean|nil        content is bytes
 ---@field encoding "base64"|nil     content is base64 text
 local WRITE_OPTIONS = client.call_options {
-  path = "string", content = "string", encoding = "string", binary = "boolean",
+  path = "text!", content = "string!", encoding = "string", binary = "boolean",
 }
 
 local LIST_OPTIONS = client.read_options {}
@@ -93,8 +93,6 @@ end
 ---@param opts lbox.files.WriteOptions
 function methods:write(opts)
   options.check(opts, WRITE_OPTIONS, "box.files:write")
-  options.require(opts, "path", "box.files:write")
-  options.require(opts, "content", "box.files:write")
   local encoding = check_encoding(opts, "box.files:write")
   local content = opts.content
   if opts.binary then

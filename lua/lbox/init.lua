@@ -37,6 +37,7 @@ end
 -- null is that of the host's JSON library.
 local LATER = {
   Box = function() return require "lbox.box" end,
+  EphemeralBox = function() return require "lbox.ephemeral" end,
   budget = function() return require("lbox.budget").new end,
   merge = function() return require("lbox.merge").merge end,
   with_box = function() return require("lbox.with_box").with_box end,

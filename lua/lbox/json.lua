@@ -20,6 +20,20 @@ function M.array(list)
   return setmetatable(list or {}, Array_mt)
 end
 
+--- A copy of a list that is one on the wire also when it is empty; nil stays nil.
+---@param list table|nil
+---@return table|nil
+function M.list(list)
+  if list == nil then
+    return nil
+  end
+  local copy = M.array {}
+  for i, item in ipairs(list) do
+    copy[i] = item
+  end
+  return copy
+end
+
 --- Whether a table was marked by `array`, or decoded from an empty list.
 function M.is_array(value)
   return getmetatable(value) == Array_mt

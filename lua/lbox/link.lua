@@ -1,6 +1,7 @@
 --- What a box shares with its namespaces and runs: the client, where its requests go, whether it is
 --- closed, and the streams that are open.
 local errors = require "lbox.errors"
+local options = require "lbox.options"
 local url = require "lbox.url"
 local workdir = require "lbox.workdir"
 
@@ -11,6 +12,7 @@ local M = {}
 ---@field box table      the Box, for its cwd
 ---@field id string
 ---@field path string    "/v2/box/ID"
+---@field harness string|nil    of the box's agent
 ---@field git_token string|nil  what clones into the box may use
 ---@field closed boolean
 ---@field streams table  open streams; weak, so that an abandoned one is collected
@@ -47,6 +49,42 @@ function Link:request(spec)
   return self.client:request(self:spec(spec))
 end
 
+--- The same for answers whose fields are not free JSON: null in them is nil.
+function Link:ask(spec)
+  return self.client:ask(self:spec(spec))
+end
+
+--- A list that the server has under `path`; in its answer it is the field `name`, or all of it. Empty when the
+--- server has none or says nothing.
+---@param path string
+---@param name string|nil
+---@param opts table  the caller's
+---@param query table[]|nil
+---@param deadline lbox.Deadline|nil  instead of the caller's timeout
+---@return table[]
+function Link:list(path, name, opts, query, deadline)
+  return self.client:list(self:spec { path = path, query = query, opts = opts, deadline = deadline }, name)
+end
+
+--- Sends a request and returns the text that its answer has in the field `name`.
+---@return string
+function Link:text(name, spec)
+  local text = self:ask(spec)[name]
+  if type(text) ~= "string" or text == "" then
+    self:nonsense(spec, 200)
+  end
+  return text
+end
+
+--- The deadline of a call: the caller's, else so many ms from now.
+---@param opts table
+---@param ms number
+---@return lbox.Deadline
+function Link:deadline(opts, ms)
+  return self.client:deadline(opts.timeout or ms)
+end
+
+--- Sends a request whose answer says nothing more than that it was done.
 function Link:perform(spec)
   self.client:send(self:spec(spec))
 end
@@ -66,6 +104,14 @@ end
 function Link:folder(path)
   local cwd = self.box.cwd
   return workdir.folder(path and workdir.normalise(cwd, path) or cwd)
+end
+
+--- An absolute path in the box, of one that is relative to the box's directory.
+---@param path string
+---@param what string  for the error: "path"
+---@return string
+function Link:path_of(path, what)
+  return workdir.absolute(self.box.cwd, options.nonblank(path, what))
 end
 
 --- Lets go of the box: every later call raises, open streams are closed.

@@ -39,6 +39,18 @@ function M.metatable(label, methods, fields)
   return mt
 end
 
+--- What makes the namespace `label` of a box: an object with these methods, which find the box in
+--- `self._link`.
+---@param label string  "box.git"
+---@param methods table<string, function>
+---@return fun(link: lbox.Link): table
+function M.of_box(label, methods)
+  local mt = M.metatable(label, methods)
+  return function(link)
+    return setmetatable({ _link = link }, mt)
+  end
+end
+
 --- A table of functions that are called with a dot.
 ---@param label string  "Box"
 ---@param functions table<string, function>

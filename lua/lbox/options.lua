@@ -58,39 +58,86 @@ local function object(value, name, what)
   end
 end
 
---- Checks an options table against `spec`: `{ name = "string"|"number"|"boolean"|"table"|"function"|
---- "strings"|"any"|{ allowed values } }`, or the `__name` of an object ("lbox.budget"). nil passes.
----@param opts table|nil
----@param spec table<string, string|any[]>
----@param what string  the call, for the error: "Box.create"
-function M.check(opts, spec, what)
-  if opts == nil then
-    return
-  elseif type(opts) ~= "table" then
-    errors.raise("usage", ("%s takes a table of options, got %s"):format(what, type(opts)))
+-- What an option may have to be beside a type of Lua. Each raises for a value that is not that.
+local kinds = { strings = strings }
+
+--- A string that is not blank.
+function kinds.text(value, what)
+  M.nonblank(value, what)
+end
+
+--- A whole number from 0 on.
+function kinds.count(value, what)
+  if type(value) ~= "number" or value < 0 or value % 1 ~= 0 then
+    errors.raise("usage", ("%s must be a whole number from 0 on, got %s"):format(what, tostring(value)))
   end
-  for key, value in pairs(opts) do
-    local want = spec[key]
-    if want == nil then
-      local near = type(key) == "string" and errors.nearest(key, keys_of(spec))
-      errors.raise("usage", ("unknown option %s%s"):format(quoted(key),
-        near and (" (did you mean %q?)"):format(near) or ""), { option = key })
-    elseif type(want) == "table" then
-      one_of(value, want, "option " .. key)
-    elseif want == "strings" then
-      strings(value, ("option %s of %s"):format(key, what))
-    elseif want:find("^lbox%.") then
-      object(value, want, ("option %s of %s"):format(key, what))
-    elseif want ~= "any" and type(value) ~= want then
-      errors.raise("usage", ("option %s of %s must be a %s, got %s"):format(key, what, want, type(value)))
+end
+
+--- Milliseconds from 0 on.
+function kinds.ms(value, what)
+  M.ms(value, what)
+end
+
+--- Requires a table of strings by name. A number would arrive as one.
+function M.map(value, what)
+  if type(value) ~= "table" then
+    errors.raise("usage", ("%s must be a table of strings by name, got %s"):format(what, type(value)))
+  end
+  for key, item in pairs(value) do
+    if type(key) ~= "string" or type(item) ~= "string" then
+      errors.raise("usage", ("%s must be a table of strings by name, got %s = %s"):format(
+        what, quoted(key), type(item)))
     end
   end
 end
 
---- Requires `opts[key]`.
-function M.require(opts, key, what)
-  if type(opts) ~= "table" or opts[key] == nil then
-    errors.raise("usage", ("%s needs the option %q"):format(what, key))
+kinds.map = M.map
+
+--- Requires that `value` is what a spec wants.
+local function check_value(value, want, key, what)
+  local check = kinds[want]
+  if check then
+    check(value, key)
+  elseif type(want) == "table" then
+    one_of(value, want, "option " .. key)
+  elseif want:find("^lbox%.") then
+    object(value, want, ("option %s of %s"):format(key, what))
+  elseif want ~= "any" and type(value) ~= want then
+    errors.raise("usage", ("option %s of %s must be a %s, got %s"):format(key, what, want, type(value)))
+  end
+end
+
+--- Whether a spec wants an option to be there, and what it has to be.
+local function wish(want)
+  if type(want) == "string" and want:sub(-1) == "!" then
+    return true, want:sub(1, -2)
+  end
+  return false, want
+end
+
+--- Checks an options table against `spec`: by name a type of Lua, "any", "text" (not blank), "count",
+--- "ms", "strings", "map" (strings by name), a list of allowed values, or the `__name` of an object
+--- ("lbox.budget"). With a "!" at its end the option is required. Without any required one, nil passes.
+---@param opts table|nil
+---@param spec table<string, string|any[]>
+---@param what string  the call, for the error: "Box.create"
+function M.check(opts, spec, what)
+  if opts ~= nil and type(opts) ~= "table" then
+    errors.raise("usage", ("%s takes a table of options, got %s"):format(what, type(opts)))
+  end
+  for key, value in pairs(opts or {}) do
+    local _, want = wish(spec[key])
+    if want == nil then
+      local near = type(key) == "string" and errors.nearest(key, keys_of(spec))
+      errors.raise("usage", ("unknown option %s%s"):format(quoted(key),
+        near and (" (did you mean %q?)"):format(near) or ""), { option = key })
+    end
+    check_value(value, want, key, what)
+  end
+  for key, want in pairs(spec) do
+    if wish(want) and (not opts or opts[key] == nil) then
+      errors.raise("usage", ("%s needs the option %q"):format(what, key))
+    end
   end
 end
 
@@ -125,15 +172,11 @@ function M.ms(value, what)
   return value
 end
 
---- Checks the options of a call that has a `timeout`; without any, {}.
+--- The options of a call, checked; {} when there are none.
 ---@return table
 function M.call(opts, spec, what)
   M.check(opts, spec, what)
-  opts = opts or {}
-  if opts.timeout ~= nil then
-    M.ms(opts.timeout, "timeout")
-  end
-  return opts
+  return opts or {}
 end
 
 return M

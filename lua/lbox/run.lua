@@ -9,6 +9,8 @@ local url = require "lbox.url"
 
 local M = {}
 
+local LOGS_OPTIONS = { timeout = "ms", headers = "table" }
+
 -- Answers to a cancel by which the run does not go on.
 local NOT_RUNNING = { [404] = true, [409] = true }
 
@@ -28,6 +30,7 @@ local NOT_RUNNING = { [404] = true, [409] = true }
 ---@field stdout string
 ---@field stderr string
 ---@field cost lbox.Cost
+---@field _began integer   when it began, in Unix seconds
 local methods = {}
 M.methods = methods
 
@@ -84,6 +87,7 @@ function M.fields(link, kind)
     cost = M.no_cost(),
     _link = link,
     _started = async.now(),
+    _began = os.time(),
   }
 end
 
@@ -123,9 +127,28 @@ end
 function M.apply(run, data)
   run.status = data.status
   if type(data.output) == "string" then
-    run.result = M.trim(data.output)
+    run.result = run.type == "agent" and M.trim(data.output) or data.output
   end
   M.set_cost(run.cost, data)
+end
+
+--- What the box logged since the run began: a list of { timestamp (ISO 8601), level, message }.
+---@param opts lbox.ReadOptions|nil
+---@return table[]
+function methods:logs(opts)
+  opts = options.call(opts, LOGS_OPTIONS, "run:logs")
+  local list = {}
+  for _, entry in ipairs(self._link:list("/logs", "logs", opts)) do
+    local at = type(entry.timestamp) == "number" and entry.timestamp or 0
+    if at >= self._began then
+      list[#list + 1] = {
+        timestamp = os.date("!%Y-%m-%dT%H:%M:%S", math.floor(at)) .. (".%03dZ"):format(math.floor(at % 1 * 1000)),
+        level = entry.level,
+        message = entry.message,
+      }
+    end
+  end
+  return list
 end
 
 --- Cancels the run; makes its status cancelled if it was still going on. Never raises.
@@ -142,7 +165,7 @@ function methods:cancel()
 end
 
 local OVER = { completed = true, failed = true, cancelled = true }
-local WAIT_OPTIONS = { timeout = "number" }
+local WAIT_OPTIONS = { timeout = "ms" }
 
 --- Follows a run that is not over (detached, broken off) in the server's list until it is, and
 --- fills status, result and cost. Raises `timeout` when it did not end in time, `stream` when the list
@@ -151,7 +174,6 @@ local WAIT_OPTIONS = { timeout = "number" }
 function methods:wait(opts)
   options.check(opts, WAIT_OPTIONS, "run:wait")
   local timeout = opts and opts.timeout or 0
-  options.ms(timeout, "timeout")
   if OVER[self.status] then
     return
   elseif not self._run_id then
@@ -177,11 +199,23 @@ end
 
 local metatable = namespace.metatable("run", methods)
 
---- A run that is over.
+--- A run that nobody reads.
 ---@return lbox.Run
 function M.new(fields)
   fields.result = fields.result == nil and "" or fields.result
   return setmetatable(fields, metatable)
+end
+
+--- A run by what the server's list says of it. Commands and code are the same there.
+---@param link lbox.Link
+---@param data table
+---@return lbox.Run
+function M.of_data(link, data)
+  local run = M.fields(link, data.type == "agent" and "agent" or "command")
+  run.id, run._run_id = data.id, data.id
+  run._began = type(data.created_at) == "number" and data.created_at or run._began
+  M.apply(run, data)
+  return M.new(run)
 end
 
 return M

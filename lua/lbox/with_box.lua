@@ -28,12 +28,19 @@ local function new_label()
   end)
 end
 
---- The options with our label among theirs.
-local function labelled(opts, label)
+--- The options for making the box, without those that say which kind it is.
+local function making_options(opts)
   local out = {}
   for key, value in pairs(opts) do
     out[key] = value
   end
+  out.ephemeral, out.snapshot = nil, nil
+  return out
+end
+
+--- The same with our label among theirs.
+local function labelled(opts, label)
+  local out = making_options(opts)
   local labels = {}
   for i, value in ipairs(type(opts.labels) == "table" and opts.labels or {}) do
     labels[i] = value
@@ -95,11 +102,11 @@ end
 local function create(opts)
   if type(opts.labels) == "table" and #opts.labels >= MAX_LABELS then
     -- No room for ours: what its id does not tell cannot be cleaned up, and the error says so.
-    return making.box(opts), nil
+    return making.any(making_options(opts), opts, true), nil
   end
   local label = new_label()
   local noted = note(opts, label)
-  local ok, box = pcall(making.owned, labelled(opts, label))
+  local ok, box = pcall(making.any, labelled(opts, label), opts, false)
   if ok then
     return box, noted
   end
@@ -142,9 +149,13 @@ local function finish(box, noted, ok, ...)
   error((...), 0)
 end
 
+---@class lbox.WithBoxOptions: lbox.CreateOptions
+---@field ephemeral boolean|nil  an EphemeralBox instead, with its options
+---@field snapshot string|nil    the id of a snapshot to make it of
+
 --- Creates a box, calls `fn(box)`, and deletes the box on every way out: return, error, cancel. If the
 --- answer to the create is lost, the box is found by its label and deleted. What `fn` started ends before.
----@param opts lbox.CreateOptions|nil
+---@param opts lbox.WithBoxOptions|nil
 ---@param fn fun(box: lbox.Box): ...
 ---@return any ...  what `fn` returned
 function M.with_box(opts, fn)
@@ -152,7 +163,10 @@ function M.with_box(opts, fn)
   if opts ~= nil and type(opts) ~= "table" then
     errors.raise("usage", "with_box takes a table of options and a function, got " .. type(opts))
   end
-  local box, noted = create(opts or {})
+  opts = opts or {}
+  options.check({ ephemeral = opts.ephemeral, snapshot = opts.snapshot },
+    { ephemeral = "boolean", snapshot = "text" }, "with_box")
+  local box, noted = create(opts)
   return finish(box, noted, pcall(async.scope, function()
     return fn(box)
   end))
