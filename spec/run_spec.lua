@@ -36,6 +36,25 @@ routes["GET /v2/box/slow/runs"] = function(reply)
 end
 routes["POST /v2/box/mute/run/stream"] = routes["POST /v2/box/b/run/stream"]
 routes["POST /v2/box/mute/runs/r1/cancel"] = function(reply) reply:hold() end
+routes["POST /v2/box/hook/run"] = function(reply) reply:json(200, { status = "accepted", run_id = "r7" }) end
+routes["GET /v2/box/hook/runs"] = function(reply, request)
+  local over = request.count > 2
+  reply:json(200, { runs = { { id = "r8", type = "shell", status = "failed", output = "no\n", created_at = 50 },
+    { id = "r7", type = "agent", status = over and "completed" or "running", output = over and " well " or nil,
+      input_tokens = 3, cost_usd = 0.5, created_at = 40 } } })
+end
+routes["GET /v2/box/hook/logs"] = function(reply)
+  reply:json(200, { logs = { { timestamp = 49, level = "info", source = "agent", message = "before" },
+    { timestamp = 50, level = "warn", source = "agent", message = "during" } } })
+end
+routes["POST /v2/box/hook/runs/r7/cancel"] = function(reply) reply:json(200, {}) end
+routes["POST /v2/box/silent/run"] = function(reply) reply:json(200, { status = "accepted" }) end
+routes["POST /v2/box/late/run"] = function(reply)
+  reply:sleep(200)
+  reply:json(200, { status = "accepted", run_id = "r9" })
+end
+routes["POST /v2/box/late/runs/r9/cancel"] = function(reply) reply:json(200, {}) end
+routes["POST /v2/box/leaky/run"] = function(reply) reply:json(400, { error = "bad header hook-s3cret" }) end
 routes["POST /v2/box/b/exec"] = function(reply) reply:json(200, { exit_code = 0, output = "" }) end
 ]]
 
@@ -57,6 +76,69 @@ describe("a run", function()
     stream:next()
     return stream
   end
+
+  it("with a webhook is not waited for, and comes back when asked for", function()
+    local box = server:box("hook")
+    local run = box.agent:run {
+      prompt = "x", options = { max_turns = 1 }, response_schema = { a = "string" },
+      webhook = { url = "https://example.com", headers = { A = "b" } },
+    }
+    assert.are.same({ "r7", "running", "" }, { run.id, run.status, run.result })
+    local sent = server:sent("POST /v2/box/hook/run").json
+    assert.are.same({ url = "https://example.com", headers = { A = "b" } }, sent.webhook)
+    assert.are.same({ "x", "object" }, { sent.prompt, sent.json_schema.type })
+    run:wait()
+    assert.are.same({ "completed", "well", 0.5 }, { run.status, run.result, run.cost.total_usd })
+    run = box:get_run("r7")
+    assert.are.same({ "r7", "agent", "completed", "well" }, { run.id, run.type, run.status, run.result })
+    assert.is_true(run:cancel())
+    assert.are.equal("completed", run.status)
+  end)
+
+  it("of a command comes back as the server has it, with what the box logged since", function()
+    local run = server:box("hook"):get_run("r8")
+    assert.are.same({ "command", "failed", "no\n" }, { run.type, run.status, run.result })
+    assert.are.same({ { timestamp = "1970-01-01T00:00:50.000Z", level = "warn", message = "during" } }, run:logs())
+    local err = fault.raised(function() server:box("hook"):get_run("r0") end)
+    assert.are.same({ "api", "run r0 is not in the list of box hook" }, { err.kind, err.message })
+    assert.are.equal("usage", fault.raised(function() server:box("hook"):get_run("") end).kind)
+  end)
+
+  it("with a webhook refuses what goes with waiting, and tells no secret", function()
+    local box = server:box("hook")
+    for _, name in ipairs { "timeout", "max_retries", "idle_timeout" } do
+      local err = fault.raised(function()
+        box.agent:run { prompt = "x", webhook = { url = "https://e" }, [name] = 1 }
+      end)
+      assert.is_truthy(err.message:find("with webhook does not take " .. name, 1, true), err.message)
+    end
+    assert.are.equal("usage", fault.raised(function() box.agent:run { prompt = "x", webhook = {} } end).kind)
+    local hooked = { prompt = "x", webhook = { url = "https://e" } }
+    assert.are.equal("usage", fault.raised(function() box.agent:stream(hooked) end).kind)
+    assert.are.equal("api", fault.raised(function() server:box("silent").agent:run(hooked) end).kind)
+    local err = fault.raised(function()
+      server:box("leaky").agent:run { prompt = "x", webhook = { url = "https://e", headers = { A = "hook-s3cret" } } }
+    end)
+    assert.is_nil(tostring(err):find("s3cret", 1, true), tostring(err))
+  end)
+
+  it("with a webhook is cancelled with its starter, and counts in budgets", function()
+    local err = fault.raised(lbox.timeout, 50, function()
+      server:box("late").agent:run { prompt = "x", webhook = { url = "https://e" } }
+    end)
+    assert.are.equal("timeout", err.kind)
+    local give_up = lbox.now() + 2000
+    while #server:log "POST /v2/box/late/runs/r9/cancel" == 0 and lbox.now() < give_up do
+      lbox.sleep(20)
+    end
+    assert.are.equal(1, #server:log "POST /v2/box/late/runs/r9/cancel")
+    local budget = lbox.budget { runs = 1 }
+    server:box("hook").agent:run { prompt = "x", webhook = { url = "https://e" }, budget = budget }
+    assert.are.equal("r7", budget:report().list[1].run_id)
+    assert.are.equal("budget", fault.raised(function()
+      server:box("hook").agent:run { prompt = "x", webhook = { url = "https://e" }, budget = budget }
+    end).kind)
+  end)
 
   it("is cancelled at the server, once confirmed, and later refusals do not raise", function()
     local stream = started("b")

@@ -81,12 +81,22 @@ M.CursorModel = enum("CursorModel", models({}, "cursor/", [[
   claude-sonnet-4-6 claude-sonnet-4-5 claude-sonnet-4 claude-sonnet-5 claude-haiku-4-5
   gemini-3.1-pro gemini-3-flash gemini-2.5-flash grok-4-20 kimi-k2.5]]))
 
+M.NeonModel = enum("NeonModel", models({ QWEN3_5_122B = "neon/qwen35-122b-a10b" }, "neon/", [[
+  gpt-6-astra gpt-5-6-sol gpt-5-6-terra gpt-5-6-luna gpt-5-5 gpt-5-5-pro gpt-5-4 gpt-5-4-mini gpt-5-4-nano
+  gpt-5-3-codex gpt-5-mini gpt-5-nano gpt-oss-120b gpt-oss-20b gemini-3-6-flash gemini-3-5-flash
+  gemini-3-5-flash-lite gemini-3-1-pro grok-4-6 kimi-k3 glm-5-2 llama-4-maverick claude-opus-5-5 claude-fable-5-1
+  claude-opus-5 claude-sonnet-5 claude-fable-5 claude-opus-4-8 claude-opus-4-7 claude-sonnet-4-6 claude-opus-4-6
+  claude-opus-4-5 claude-haiku-4-5 claude-sonnet-4-5 claude-opus-4-1]]))
+
 -- First match decides.
 local HARNESS_OF_PREFIX = {
   { "custom/", M.Agent.CUSTOM },
   { "cursor/", M.Agent.CURSOR },
   { "vercel/openai/", M.Agent.CODEX },
   { "vercel/", M.Agent.CLAUDE_CODE },
+  { "neon/gpt-oss-", M.Agent.OPEN_CODE },
+  { "neon/gpt-", M.Agent.CODEX },
+  { "neon/", M.Agent.OPEN_CODE },
   { "openrouter/", M.Agent.CLAUDE_CODE },
   { "opencode/", M.Agent.OPEN_CODE },
   { "openai/", M.Agent.CODEX },

@@ -51,6 +51,27 @@ function M.start(source)
   return setmetatable({ pid = pid, port = port, url = "http://127.0.0.1:" .. port }, M)
 end
 
+--- Starts a server that answers each of these requests always the same: "METHOD /path" = JSON text, or
+--- { status, JSON text }. Boxes are there without being named, as in every fault server.
+function M.answering(answers)
+  local lines = {}
+  for name, answer in pairs(answers) do
+    local status, text = 200, answer
+    if type(answer) == "table" then
+      status, text = answer[1], answer[2]
+    end
+    lines[#lines + 1] = ("routes[%q] = function(reply) reply:text(%d, %q) end"):format(name, status, text)
+  end
+  return M.start(table.concat(lines, "\n"))
+end
+
+--- The last request of that name: its body decoded.
+function M:sent(name)
+  local all = self:log(name)
+  local last = assert(all[#all], "no such request: " .. name)
+  return { query = last.query, headers = last.headers, json = last.body ~= "" and json.decode(last.body) or nil }
+end
+
 --- Kills the server at once and waits until it does nothing more (who reaps it may take its time).
 function M:stop()
   os.execute(("kill -9 %s; while grep -qs ') [^ZX]' /proc/%s/stat; do sleep 0.01; done"):format(
