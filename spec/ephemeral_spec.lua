@@ -51,7 +51,8 @@ describe("an ephemeral box", function()
   it("says of what it does not have that it has none", function()
     local box = EphemeralBox.create(server:options())
     for _, name in ipairs { "git", "agent", "skills", "browser", "pause", "resume", "logs", "list_runs",
-      "get_public_url", "configure_model", "set_init_command", "update_network_policy", "keep_alive", "model_config" } do
+      "get_public_url", "configure_model",
+      "set_init_command", "update_network_policy", "keep_alive", "model_config" } do
       local err = raised(function() return box[name] end)
       assert.are.same({ "usage", "an ephemeral box has no " .. name }, { err.kind, err.message })
     end
