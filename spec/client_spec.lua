@@ -119,9 +119,10 @@ describe("a client", function()
     assert.are.equal(before, #server:log())
   end)
 
-  it("reads an empty answer and null as {}", function()
-    assert.are.same({}, (call("GET", "/empty")))
+  it("reads null as {}, and an empty answer only where one may be", function()
     assert.are.same({}, (call("GET", "/null")))
+    assert.are.same({}, (call("GET", "/empty", { may_be_empty = true })))
+    assert.are.equal("api", refused("GET", "/empty").kind)
   end)
 
   it("says that an answer is none of a Box API", function()

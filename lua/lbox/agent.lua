@@ -11,6 +11,7 @@ local namespace = require "lbox.namespace"
 local options = require "lbox.options"
 local runs = require "lbox.run"
 local schema = require "lbox.schema"
+local streams = require "lbox.stream"
 
 local M = {}
 
@@ -197,9 +198,11 @@ local function start_with_webhook(self, opts, json_schema)
     lost = "the run may have been started",
     permit = entry and function() entry:check() end,
     undo = function(transfer)
-      local answer = client.late_answer(transfer)
+      local answer, status = client.late_answer(transfer)
       if answer and type(answer.run_id) == "string" then
         runs.abandon(link, answer.run_id)
+      elseif not status or status < 300 then
+        async.warn(streams.UNNAMED:format(link.id))
       end
     end,
   }

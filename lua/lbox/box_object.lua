@@ -103,7 +103,7 @@ end
 --- Asks for a change of the box's status.
 local function change(self, name, status, opts)
   opts = options.call(opts, CALL_OPTIONS, "box:" .. name)
-  local answer = self._link:ask { method = "POST", path = "/" .. name, opts = opts }
+  local answer = self._link:ask { method = "POST", path = "/" .. name, opts = opts, may_be_empty = true }
   self.status = type(answer.status) == "string" and answer.status or status
 end
 

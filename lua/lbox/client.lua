@@ -101,6 +101,7 @@ end
 ---@field idle number|nil          ms of silence a stream may keep before its answer begins
 ---@field secrets string[]|nil     what no message may show, beside the key
 ---@field box_id string|nil         goes into errors
+---@field may_be_empty boolean|nil  an answer without a body reads as {}
 ---@field once boolean|nil          an answer is final: only broken connections are retried
 ---@field lost string|nil          what may have happened when no answer came
 ---@field undo fun(transfer: lbox.Transfer)|nil  called when nobody waits any longer for the answer of a
@@ -362,14 +363,14 @@ function Client:nonsense(spec, status)
   raise(spec, failure.nonsense(self:describe(spec), status))
 end
 
---- Sends a request that is answered once and decodes the answer; an empty one reads as {}.
+--- Sends a request that is answered once and decodes the answer. One without a body may be one that was cut.
 ---@param spec lbox.client.Spec
 ---@return table answer
 ---@return integer status
 function Client:request(spec)
   local transfer = self:send(spec)
   local body, status = transfer.req:body(), transfer.req:status()
-  if not body:find("%S") then
+  if spec.may_be_empty and not body:find("%S") then
     return {}, status
   end
   local value = json.decode(body)

@@ -46,11 +46,11 @@ local EXEC_OPTIONS = client.call_options { args = "strings!" }
 ---@field branch string
 local CHECKOUT_OPTIONS = client.call_options { branch = "text!" }
 
---- Asks for a git command; where it works goes along.
-local function post(self, name, opts, body)
+--- The request for a git command; where it works goes along.
+local function command(self, name, opts, body)
   local link = self._link
   body.folder = link:folder(opts.folder)
-  return link:ask { method = "POST", path = "/git/" .. name, json = body, opts = opts, secrets = { link.git_token } }
+  return { method = "POST", path = "/git/" .. name, json = body, opts = opts, secrets = { link.git_token } }
 end
 
 --- Asks for a text about the repository.
@@ -77,9 +77,9 @@ local methods = {}
 ---@param opts lbox.git.CloneOptions
 function methods:clone(opts)
   opts = options.call(opts, CLONE_OPTIONS, "box.git:clone")
-  post(self, "clone", opts, {
+  self._link:perform(command(self, "clone", opts, {
     repo = opts.repo, branch = opts.branch, depth = opts.depth, github_token = self._link.git_token,
-  })
+  }))
 end
 
 --- What differs from the last commit, as `git diff` shows it.
@@ -101,9 +101,9 @@ end
 ---@return { sha: string, message: string }
 function methods:commit(opts)
   opts = options.call(opts, COMMIT_OPTIONS, "box.git:commit")
-  return post(self, "commit", opts, {
+  return self._link:object("sha", command(self, "commit", opts, {
     message = opts.message, author_name = opts.author_name, author_email = opts.author_email,
-  })
+  }))
 end
 
 --- Sets who commits in this box. Returns what is in effect now.
@@ -134,7 +134,7 @@ end
 ---@param opts lbox.git.PushOptions|nil
 function methods:push(opts)
   opts = options.call(opts, PUSH_OPTIONS, "box.git:push")
-  post(self, "push", opts, { branch = opts.branch })
+  self._link:perform(command(self, "push", opts, { branch = opts.branch }))
 end
 
 --- Opens a pull request. A `warning` in the answer says what did not go all right.
@@ -142,9 +142,9 @@ end
 ---@return { url: string, number: integer, title: string, base: string, warning: string? }
 function methods:create_pr(opts)
   opts = options.call(opts, PR_OPTIONS, "box.git:create_pr")
-  return post(self, "create-pr", opts, {
+  return self._link:object("url", command(self, "create-pr", opts, {
     title = opts.title, body = opts.body, base = opts.base, attach = attached(opts.attach),
-  })
+  }))
 end
 
 --- Opens an issue.
@@ -152,7 +152,9 @@ end
 ---@return { url: string, number: integer, title: string, warning: string? }
 function methods:create_issue(opts)
   opts = options.call(opts, ISSUE_OPTIONS, "box.git:create_issue")
-  return post(self, "create-issue", opts, { title = opts.title, body = opts.body, attach = attached(opts.attach) })
+  return self._link:object("url", command(self, "create-issue", opts, {
+    title = opts.title, body = opts.body, attach = attached(opts.attach),
+  }))
 end
 
 --- Runs any git command. An exit code that is not 0 does not raise; servers that do not tell it leave it nil.
@@ -163,14 +165,19 @@ function methods:exec(opts)
   if not opts.args[1] then
     errors.raise("usage", "args must have at least one item: the git command")
   end
-  return post(self, "exec", opts, { args = opts.args })
+  local spec = command(self, "exec", opts, { args = opts.args })
+  local answer = self._link:ask(spec)
+  if type(answer.output) ~= "string" then
+    self._link:nonsense(spec, 200)
+  end
+  return answer
 end
 
 --- Switches to a branch, which is made when there is none.
 ---@param opts lbox.git.CheckoutOptions
 function methods:checkout(opts)
   opts = options.call(opts, CHECKOUT_OPTIONS, "box.git:checkout")
-  post(self, "checkout", opts, { branch = opts.branch })
+  self._link:perform(command(self, "checkout", opts, { branch = opts.branch }))
 end
 
 return { new = namespace.of_box("box.git", methods) }

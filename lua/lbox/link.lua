@@ -66,14 +66,22 @@ function Link:list(path, name, opts, query, deadline)
   return self.client:list(self:spec { path = path, query = query, opts = opts, deadline = deadline }, name)
 end
 
---- Sends a request and returns the text that its answer has in the field `name`.
----@return string
-function Link:text(name, spec)
-  local text = self:ask(spec)[name]
-  if type(text) ~= "string" or text == "" then
+--- Asks for an object. Raises for one that lacks the field `name`, a text that is not empty.
+---@param name string
+---@param spec lbox.client.Spec
+---@return table
+function Link:object(name, spec)
+  local object = self:ask(spec)
+  if type(object[name]) ~= "string" or object[name] == "" then
     self:nonsense(spec, 200)
   end
-  return text
+  return object
+end
+
+--- Asks for nothing but such a text.
+---@return string
+function Link:text(name, spec)
+  return self:object(name, spec)[name]
 end
 
 --- The deadline of a call: the caller's, else so many ms from now.

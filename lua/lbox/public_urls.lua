@@ -27,16 +27,10 @@ local methods = {}
 ---@return { url: string, port: integer, token: string?, username: string?, password: string? }
 function methods:get_public_url(port, opts)
   opts = options.call(opts, CREATE_OPTIONS, "box:get_public_url")
-  local link = self._link
-  local spec = {
+  return self._link:object("url", {
     method = "POST", path = "/preview", opts = opts,
     json = { port = check_port(port), bearer_token = opts.bearer_token, basic_auth = opts.basic_auth },
-  }
-  local answer = link:ask(spec)
-  if type(answer.url) ~= "string" then
-    link:nonsense(spec, 200)
-  end
-  return answer
+  })
 end
 
 --- The open ports, without their secrets: a list of { id, port, url, created_at, basic_auth, bearer_token }.

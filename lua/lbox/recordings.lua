@@ -41,20 +41,12 @@ local function path_of(id)
   return "/browser/recordings/" .. url.segment(id, "the id of a recording")
 end
 
-local function recording(link, spec)
-  local data = link:ask(spec)
-  if type(data.id) ~= "string" then
-    link:nonsense(spec, 200)
-  end
-  return data
-end
-
 local function get(link, id, opts)
-  return recording(link, { method = "GET", path = path_of(id), opts = opts })
+  return link:object("id", { method = "GET", path = path_of(id), opts = opts })
 end
 
 local function stop(link, opts)
-  return recording(link, {
+  return link:object("id", {
     method = "POST", path = "/browser/recordings/stop", opts = opts, deadline = link:deadline(opts, STOP_MS),
   })
 end
@@ -79,7 +71,7 @@ local handle_metatable = namespace.metatable("recording", handle)
 function methods:start(opts)
   opts = options.call(opts, START_OPTIONS, "box.browser.recordings:start")
   local link = self._link
-  local data = recording(link, {
+  local data = link:object("id", {
     method = "POST", path = "/browser/recordings", json = { max_duration_seconds = opts.max_duration_seconds },
     opts = opts, deadline = link:deadline(opts, START_MS),
   })

@@ -93,11 +93,7 @@ local function send(self, method, path, opts, body)
   for _, value in pairs(opts.webhook_headers or {}) do
     spec.secrets[#spec.secrets + 1] = value
   end
-  local schedule = link:ask(spec)
-  if type(schedule.id) ~= "string" then
-    link:nonsense(spec, 200)
-  end
-  return schedule
+  return link:object("id", spec)
 end
 
 --- What both kinds have in common. Where they run is always sent, and absolute.
@@ -156,7 +152,7 @@ end
 ---@return lbox.Schedule
 function methods:get(id, opts)
   opts = options.call(opts, READ_OPTIONS, "box.schedule:get")
-  return self._link:ask { method = "GET", path = path_of(id), opts = opts }
+  return self._link:object("id", { method = "GET", path = path_of(id), opts = opts })
 end
 
 --- Changes a schedule. Its type stays.

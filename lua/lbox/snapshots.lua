@@ -1,7 +1,6 @@
 --- Methods of a box: keeping what it is for other boxes to begin with.
 local client = require "lbox.client"
 local errors = require "lbox.errors"
-local json = require "lbox.json"
 local options = require "lbox.options"
 local poll = require "lbox.poll"
 local url = require "lbox.url"
@@ -34,15 +33,10 @@ function methods:snapshot(opts)
   opts = options.call(opts, SNAPSHOT_OPTIONS, "box:snapshot")
   local link = self._link
   local deadline = link.client:deadline(opts.timeout)
-  local spec = {
+  local snapshot = link:object("id", {
     method = "POST", path = "/snapshots", json = { name = opts.name }, opts = opts, deadline = deadline,
     lost = "a snapshot may have been created",
-  }
-  local snapshot, status = link:request(spec)
-  if type(snapshot.id) ~= "string" or snapshot.id == "" then
-    link:nonsense(spec, status)
-  end
-  json.strip_nulls(snapshot)
+  })
   local id, listed = snapshot.id, true
   if snapshot.status == "creating" then
     poll.wait("snapshot " .. id, function()

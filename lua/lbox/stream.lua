@@ -22,6 +22,9 @@ local MAX_TEXT = 64 * 1024 * 1024
 -- How long a run that is over may take to close its stream.
 local LINGER_MS = 2000
 
+-- What is said of a run that cannot be cancelled.
+M.UNNAMED = "a run may go on in box %s: it was cancelled before the server named it"
+
 ---@class lbox.Stream: lbox.Run
 ---@field truncated boolean    `result` is not all of the text: there was more than 64 MiB
 ---@field _req table|nil       the core's request; nil once the stream ended
@@ -161,7 +164,7 @@ function M.end_run(link, transfer, name_of, run_id, cancel_run)
   if not run_id and name_of then
     run_id = name(transfer, name_of, give_up_at)
     if not run_id and (not transfer.req:done() or transfer.req:failure()) then
-      async.warn(("a run may go on in box %s: it was cancelled before the server named it"):format(link.id))
+      async.warn(M.UNNAMED:format(link.id))
     end
   end
   transfer:close()

@@ -176,11 +176,7 @@ function opening:create(address, opts)
     method = "POST", path = "/browser/tabs", opts = opts, deadline = link.client:deadline(limit),
     json = { url = options.nonblank(address, "url"), wait_until = opts.wait_until, timeout = opts.timeout },
   }
-  local data = link:ask(spec)
-  if type(data.id) ~= "string" then
-    link:nonsense(spec, 200)
-  end
-  return M.of_data(link, data)
+  return M.of_data(link, link:object("id", spec))
 end
 
 M.new = namespace.of_box("box.browser.tab", opening)

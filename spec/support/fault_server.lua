@@ -21,9 +21,9 @@ local connections = 0
 local Reply = {}
 Reply.__index = Reply
 
---- Of this answer only so many bytes are written; then the connection is cut.
-function Reply:cut_after(n)
-  self.left = n
+--- Of this answer only so many bytes are written; then the connection is cut, or `how` says "reset" or "hold".
+function Reply:cut_after(n, how)
+  self.left, self.how = n, how or "cut"
 end
 
 --- Writes bytes as they are; false when the client is gone.
@@ -33,7 +33,7 @@ function Reply:raw(bytes)
     local begun = bytes:sub(1, self.left)
     self.left = nil
     self:raw(begun)
-    self:cut()
+    self[self.how](self)
     return false
   elseif self.left then
     self.left = self.left - #bytes
