@@ -156,7 +156,7 @@ describe("agent", function()
       { type = "tool-result", tool_call_id = "t2", output = lbox.null },
       { type = "unknown", event = "news", data = { a = 1 } },
       { type = "unknown", event = "number", data = 7 },
-      { type = "finish", session_id = "s1",
+      { type = "finish", output = "", session_id = "s1",
         usage = { input_tokens = 3, output_tokens = 2, cached_input_tokens = 0 } },
       { type = "stats", cpu_ns = 5, memory_peak_bytes = 6 },
     }, chunks)

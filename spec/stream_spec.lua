@@ -143,7 +143,7 @@ describe("a stream", function()
     it("completes with what the server's list says when it completed there", function()
       local stream = open("completed")
       local chunks = read(stream)
-      assert.are.same({ type = "finish", output = "\nall of it\n",
+      assert.are.same({ type = "finish", output = "\nall of it\n", session_id = "",
         usage = { input_tokens = 4, output_tokens = 5, cached_input_tokens = 0 } }, chunks[#chunks])
       assert.are.equal("completed", stream.status)
       assert.are.equal("all of it", stream.result)

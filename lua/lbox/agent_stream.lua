@@ -126,13 +126,13 @@ end
 local function finish_chunk(data, output)
   return {
     type = "finish",
-    output = output,
+    output = output or "",
     usage = {
       input_tokens = number_of(data.input_tokens),
       output_tokens = number_of(data.output_tokens),
       cached_input_tokens = number_of(data.cached_input_tokens),
     },
-    session_id = text_of(data.session_id),
+    session_id = text_of(data.session_id) or "",
   }
 end
 
@@ -149,7 +149,7 @@ function events.done(self, data)
 end
 
 function events.stats(_, data)
-  data.type = "stats"
+  data.type, data.cpu_ns, data.memory_peak_bytes = "stats", number_of(data.cpu_ns), number_of(data.memory_peak_bytes)
   return json.strip_nulls(data)
 end
 
