@@ -116,7 +116,8 @@ local QUIRKS = {
     "the other SDK gives no exit", { types = "exit", output = "hello\n" }),
   exec("an exit whose data come late", { "x\nevent: exit\n", 'data: {"exit_code":3,"cpu_ns":1}\n\n' },
     "the other SDK gives no exit", { exit_code = 3, output = "x\n" }),
-  exec("bytes that are no text", { "\255\254\n", EXIT }, "the other SDK gives U+FFFD", { exit_code = 0, output = "\255\254\n" }),
+  exec("bytes that are no text", { "\255\254\n", EXIT }, "the other SDK gives U+FFFD",
+    { exit_code = 0, output = "\255\254\n" }),
 }
 
 -- ------------------------------------------------------------------------------------ random logs
