@@ -179,6 +179,8 @@ static void take(const struct stat *st, struct lbox_file_info *info)
   info->type = S_ISREG(st->st_mode) ? 0 : S_ISDIR(st->st_mode) ? 1 : S_ISLNK(st->st_mode) ? 2 : 3;
   info->size = (uint64_t)st->st_size;
   info->mtime = st->st_mtime;
+  info->inode = st->st_ino;
+  info->mtime_ns = (uint32_t)st->st_mtim.tv_nsec;
 }
 
 int lbox_files_stat(const char *path, int follow, struct lbox_file_info *info)

@@ -9,7 +9,9 @@
 struct lbox_file_info {
   uint8_t type; /* see protocol.h */
   uint64_t size;
-  int64_t mtime;
+  int64_t mtime; /* seconds */
+  uint64_t inode;
+  uint32_t mtime_ns; /* beyond those */
 };
 
 /* Opens a regular file to read. */

@@ -179,6 +179,8 @@ static int stat_file(const char *path, int follow, struct answer *a)
   put(a, &info.type, sizeof info.type);
   put(a, &info.size, sizeof info.size);
   put(a, &info.mtime, sizeof info.mtime);
+  put(a, &info.inode, sizeof info.inode);
+  put(a, &info.mtime_ns, sizeof info.mtime_ns);
   return code;
 }
 

@@ -14,7 +14,8 @@
 **   CREATE   string path                                           u32 file, a new file to write
 **   COMMIT   u32 file                                              -
 **   ABANDON  u32 file                                              -
-**   STAT     u32 follow, string path                               u8 type, u64 size, i64 mtime
+**   STAT     u32 follow, string path                               u8 type, u64 size, i64 mtime,
+**                                                                  u64 inode, u32 nanoseconds of mtime
 **   LIST     string path                                           a directory's entries
 **   MKDIR    u32 parents, string path                              -
 **   RENAME   string from, string to                                -

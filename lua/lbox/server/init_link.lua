@@ -26,7 +26,7 @@ local ANSWERS = {
   [M.SPAWN] = { "=I4", 4, 0 },
   [M.OPEN] = { "", 0, 1 },
   [M.CREATE] = { "=I4", 4, 1 },
-  [M.STAT] = { "=I1I8i8", 17, 0 },
+  [M.STAT] = { "=I1I8i8I8I4", 29, 0 },
   [M.LIST] = { "", 0, 1 },
 }
 local NOTHING = { "", 0, 0 }

@@ -5,6 +5,7 @@ local core = require "lbox.core"
 local errors = require "lbox.errors"
 local httpd = require "lbox.server.httpd"
 local json = require "lbox.json"
+local multipart = require "lbox.server.multipart"
 
 local M = {}
 
@@ -104,6 +105,16 @@ function Request:json(max)
     errors.raise("api", "the request body must be a JSON object", { status_code = 400 })
   end
   return json.strip_nulls(value)
+end
+
+--- The parts of a multipart/form-data body. Raises kind `api` 415 when it is none, 400 when it is not whole.
+---@return lbox.server.Part[]
+function Request:parts()
+  local boundary = multipart.boundary(self:header("Content-Type"))
+  if not boundary then
+    errors.raise("api", "the request body must be multipart/form-data", { status_code = 415 })
+  end
+  return multipart.parse(self:body(), boundary)
 end
 
 --- Whether the client hung up.

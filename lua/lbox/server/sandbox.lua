@@ -17,6 +17,8 @@ local END_TIMEOUT_MS = 1000
 local MAX_COMPLAINT = 4096
 local PIECE = 256 * 1024
 local MAX_ENTRIES = 50000
+-- So much is kept of what a program complains.
+local MAX_SAID = 4096
 local MAX_LIST = MAX_ENTRIES * 300
 local TYPES = { [0] = "file", "directory", "symlink", "other" }
 -- Processes and threads of one box. Only where it has a uid of its own: else they would be counted
@@ -358,6 +360,27 @@ function Sandbox:read_file(path, max, range)
   end)
 end
 
+--- Reads a regular file of any size: calls `fn(bytes)` with one piece after the other, `fn(nil)` at its end. It ends
+--- where it ended when it was opened, however fast it grows; one that has become shorter is an error.
+---@param path string
+---@param fn fun(bytes: string|nil)
+function Sandbox:read_pieces(path, fn)
+  check_path(path)
+  local fd = ask(self, path, init_link.OPEN, string.pack("=s4", path))
+  with_file(fd, path, function(file, st)
+    local left = st.size
+    while left > 0 do
+      local bytes = read_piece(file, math.min(PIECE, left), path)
+      if bytes == "" then
+        fail(("%s: it became shorter while it was read"):format(path), { errno = "EIO" })
+      end
+      fn(bytes)
+      left = left - #bytes
+    end
+    fn(nil)
+  end)
+end
+
 --- Writes a file whole or not at all; makes the directories it needs. A symlink is written through,
 --- also when what it names is not there, in a directory that is.
 ---@param path string
@@ -415,11 +438,13 @@ end
 --- What a path is.
 ---@param path string
 ---@param follow boolean|nil  of a symlink: what it leads to
----@return { type: "file"|"directory"|"symlink"|"other", size: integer, mtime: integer }
+---@return { type: "file"|"directory"|"symlink"|"other", size: integer, mtime: integer, inode: integer,
+---  mtime_ns: integer }  mtime in seconds, mtime_ns what is beyond those
 function Sandbox:stat(path, follow)
   check_path(path)
-  local _, kind, size, mtime = ask(self, path, init_link.STAT, string.pack("=I4s4", follow and 1 or 0, path))
-  return { type = TYPES[kind] or "other", size = size, mtime = mtime }
+  local _, kind, size, mtime, inode, mtime_ns = ask(self, path, init_link.STAT,
+    string.pack("=I4s4", follow and 1 or 0, path))
+  return { type = TYPES[kind] or "other", size = size, mtime = mtime, inode = inode, mtime_ns = mtime_ns }
 end
 
 --- Makes a directory; with `parents` also those above it, and one that is there already is fine.
@@ -444,6 +469,27 @@ end
 function Sandbox:remove(path)
   check_path(path)
   ask(self, path, init_link.REMOVE, string.pack("=s4", path))
+end
+
+--- Removes a directory with everything in it, and anything else. A program of the box does that: it may take its time,
+--- and what else goes on in the box does not wait for it.
+---@param path string
+function Sandbox:remove_tree(path)
+  self:stat(path)
+  local rm = self:spawn { argv = { "rm", "-rf", "--", path }, cwd = "/", env = { "PATH=/usr/bin:/bin", "LC_ALL=C" } }
+  local said = ""
+  local ok, err = pcall(function()
+    for _, bytes in rm.read, rm do
+      said = #said < MAX_SAID and said .. bytes or said
+    end
+  end)
+  if not ok then
+    rm:kill()
+    rm:close()
+    error(err, 0)
+  elseif rm.result.exit_code ~= 0 then
+    fail(("%s: %s"):format(path, said:match("[^\n]*: ([^\n]+)") or "it could not be removed"), { errno = "EACCES" })
+  end
 end
 
 return M

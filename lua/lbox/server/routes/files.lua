@@ -8,7 +8,12 @@ local MAX_FILE = 32 * 1024 * 1024
 local MAX_RANGE = 8 * 1024 * 1024
 
 local STATUS = { ENOENT = 404, EACCES = 403, EPERM = 403, EROFS = 403, EISDIR = 400, ENOTDIR = 400,
-  EINVAL = 400, ENAMETOOLONG = 400, ELOOP = 400, EFBIG = 413, ENOSPC = 507 }
+  EINVAL = 400, ENAMETOOLONG = 400, ELOOP = 400, EXDEV = 400, ENOTEMPTY = 409, EEXIST = 409, EBUSY = 409, EFBIG = 413,
+  ENOSPC = 507 }
+
+local function rfc3339(seconds)
+  return os.date("!%Y-%m-%dT%H:%M:%SZ", seconds)
+end
 
 --- Does something with the files of a box; what the box says is wrong becomes an HTTP status.
 local function with_files(server, params, fn)
@@ -84,7 +89,87 @@ local function list(server, request, params)
   request:answer_list(200, "files", entries, function(entry)
     local name = runs.text(entry.name)
     return { name = name, path = place .. name, size = entry.size, is_dir = entry.type == "directory",
-      mod_time = os.date("!%Y-%m-%dT%H:%M:%SZ", entry.mtime) }
+      mod_time = rfc3339(entry.mtime) }
+  end)
+end
+
+local function stat(server, request, params)
+  local path = fields.path(request.query.path, "path")
+  local info = with_files(server, params, function(box)
+    return box:stat(path, request.query.follow == "true")
+  end)
+  request:answer(200, {
+    type = info.type,
+    size = info.size,
+    mod_time = rfc3339(info.mtime),
+    inode = info.inode,
+    version = ("%x-%x.%x-%x"):format(info.inode, info.mtime, info.mtime_ns, info.size),
+  })
+end
+
+local function mkdir(server, request, params)
+  local body = fields.check(request:json(), { parents = "boolean" })
+  local path = fields.path(body.path, "path")
+  with_files(server, params, function(box) box:mkdir(path, body.parents) end)
+  request:answer(200, {})
+end
+
+local function rename(server, request, params)
+  local body = request:json()
+  local from, to = fields.path(body.from, "from"), fields.path(body.to, "to")
+  with_files(server, params, function(box) box:rename(from, to) end)
+  request:answer(200, {})
+end
+
+local function remove(server, request, params)
+  local body = fields.check(request:json(), { recursive = "boolean" })
+  local path = fields.path(body.path, "path")
+  with_files(server, params, function(box)
+    if body.recursive then
+      box:remove_tree(path)
+    else
+      box:remove(path)
+    end
+  end)
+  request:answer(200, {})
+end
+
+--- Fields `paths` and files `files`, which belong together by their order.
+local function upload(server, request, params)
+  local paths, files = {}, {}
+  for _, part in ipairs(request:parts()) do
+    if part.name == "paths" then
+      paths[#paths + 1] = fields.path(part.bytes, "paths")
+    elseif part.name == "files" then
+      files[#files + 1] = part.bytes
+    end
+  end
+  if #paths ~= #files or #files == 0 then
+    errors.raise("api", ("an upload needs as many paths as files, got %d and %d"):format(#paths, #files),
+      { status_code = 400 })
+  end
+  with_files(server, params, function(box)
+    for i, path in ipairs(paths) do
+      box:write_file(path, files[i])
+    end
+  end)
+  request:answer(200, {})
+end
+
+--- One file, though the parameter is called folder.
+local function download(server, request, params)
+  local path = fields.path(request.query.folder, "folder")
+  with_files(server, params, function(box)
+    local writer
+    box:read_pieces(path, function(bytes)
+      -- Only now is it certain that there is something to send.
+      writer = writer or request:stream(200, "application/octet-stream")
+      if bytes then
+        writer:write(bytes)
+      else
+        writer:finish()
+      end
+    end)
   end)
 end
 
@@ -92,4 +177,10 @@ return {
   { "GET", "/v2/box/{id}/files/read", read },
   { "POST", "/v2/box/{id}/files/write", write },
   { "GET", "/v2/box/{id}/files/list", list },
+  { "GET", "/v2/box/{id}/files/stat", stat },
+  { "POST", "/v2/box/{id}/files/mkdir", mkdir },
+  { "POST", "/v2/box/{id}/files/rename", rename },
+  { "POST", "/v2/box/{id}/files/remove", remove },
+  { "POST", "/v2/box/{id}/files/upload", upload },
+  { "GET", "/v2/box/{id}/files/download", download },
 }

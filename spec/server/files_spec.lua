@@ -1,0 +1,172 @@
+-- The files of a local box, by the wire.
+local lbox = require "lbox"
+local multipart = require "lbox.server.multipart"
+local random = require "spec.support.random"
+local support = require "spec.support.local"
+local Box = lbox.Box
+
+local function refused(fn, ...)
+  local ok, err = pcall(fn, ...)
+  assert(not ok, "no error was raised")
+  return err.status_code, err.message
+end
+
+describe("the files of a local box", function()
+  local server, box
+
+  setup(function()
+    server = support.start()
+    box = Box.create(server:client())
+  end)
+
+  teardown(function()
+    box:delete()
+    server:stop()
+  end)
+
+  local function request(method, name, opts)
+    return Box.request(method, ("/v2/box/%s/files/%s"):format(box.id, name), server:client(opts))
+  end
+
+  local function sh(command)
+    return box.exec:command(command).stdout
+  end
+
+  --- What curl prints, and the status.
+  local function curl(name, options)
+    local text = support.sh(("curl -s -w '\n%%{http_code}' -H 'X-Box-Api-Key: %s' %s %s/v2/box/%s/files/%s"):format(
+      server.key, options, server.url, box.id, name))
+    local body, status = text:match("^(.*)\n(%d+)\n?$")
+    return tonumber(status), body
+  end
+
+  it("are told of one by one, with a version that changes with them", function()
+    sh("echo hello > a; ln -s a link; mkdir dir; mkfifo pipe")
+    local info = request("GET", "stat", { query = { path = "a" } })
+    assert.are.same({ "file", 6 }, { info.type, info.size })
+    assert.matches("^%d%d%d%d%-%d%d%-%d%dT%d%d:%d%d:%d%dZ$", info.mod_time)
+    assert.are.equal(sh("stat -c %i a"), info.inode .. "\n")
+    assert.are.equal(info.version, request("GET", "stat", { query = { path = "a" } }).version)
+    sh("echo HELLO > a")
+    assert.are_not.equal(info.version, request("GET", "stat", { query = { path = "a" } }).version)
+    assert.are.equal("symlink", request("GET", "stat", { query = { path = "link" } }).type)
+    assert.are.equal("file", request("GET", "stat", { query = { path = "link", follow = "true" } }).type)
+    assert.are.equal("directory", request("GET", "stat", { query = { path = "dir" } }).type)
+    assert.are.equal("other", request("GET", "stat", { query = { path = "pipe" } }).type)
+    assert.are.equal(404, (refused(request, "GET", "stat", { query = { path = "nope" } })))
+    assert.are.equal(400, (refused(request, "GET", "stat")))
+  end)
+
+  it("and directories are made, renamed and removed", function()
+    request("POST", "mkdir", { json = { path = "one", parents = false } })
+    assert.are.equal(404, (refused(request, "POST", "mkdir", { json = { path = "x/y/z", parents = false } })))
+    assert.are.equal(409, (refused(request, "POST", "mkdir", { json = { path = "one", parents = false } })))
+    request("POST", "mkdir", { json = { path = "x/y/z", parents = true } })
+    request("POST", "rename", { json = { from = "x", to = "one/two" } })
+    assert.are.equal("z\n", sh("ls one/two/y"))
+    assert.are.equal(409, (refused(request, "POST", "remove", { json = { path = "one", recursive = false } })))
+    request("POST", "remove", { json = { path = "one", recursive = true } })
+    assert.are.equal("", sh("ls -d one"))
+    assert.are.equal(404, (refused(request, "POST", "remove", { json = { path = "one", recursive = true } })))
+    assert.are.equal(404, (refused(request, "POST", "rename", { json = { from = "one", to = "two" } })))
+    assert.are.equal(403, (refused(request, "POST", "remove", { json = { path = "/usr/bin", recursive = true } })))
+    assert.are.equal(400, (refused(request, "POST", "remove", { json = {} })))
+  end)
+
+  it("are removed with what a link leads to left alone", function()
+    sh("mkdir keep victim; echo x > keep/x; ln -s ../keep victim/link; echo '-rf' > victim/-rf")
+    request("POST", "remove", { json = { path = "victim", recursive = true } })
+    assert.are.equal("x\n", sh("cat keep/x"))
+    sh("ln -s keep alias")
+    request("POST", "remove", { json = { path = "alias", recursive = true } })
+    assert.are.equal("x\n", sh("cat keep/x; ls -d alias"))
+  end)
+
+  it("are uploaded, several at once, with any bytes in them", function()
+    local place = support.sh("mktemp"):gsub("\n", "")
+    support.sh("head -c 3000000 /dev/urandom > " .. place)
+    local status = curl("upload", ("-F paths=up/one.bin -F 'files=@%s;filename=x' -F paths=/home/boxuser/two "
+      .. "-F 'files=@%s'"):format(place, place))
+    assert.are.equal(200, status)
+    local sum = support.sh("sha256sum < " .. place)
+    assert.are.equal(sum, sh("sha256sum < up/one.bin"))
+    assert.are.equal(sum, sh("sha256sum < /home/boxuser/two"))
+    -- As httpx sends it: all paths first.
+    status = curl("upload", ("-F paths=a1 -F paths=a2 -F 'files=@%s' -F 'files=@-'</dev/null"):format(place))
+    assert.are.equal(200, status)
+    assert.are.equal("3000000\n0\n", sh("stat -c %s a1 a2"))
+    os.remove(place)
+  end)
+
+  it("are uploaded only as they are told", function()
+    assert.are.equal(400, (curl("upload", "-F paths=x")))
+    assert.are.equal(400, (curl("upload", "-F other=x")))
+    assert.are.equal(415, (curl("upload", "-d '{}'")))
+    assert.are.equal(400, (curl("upload", "-H 'Content-Type: multipart/form-data' -d x")))
+    assert.are.equal(400, (curl("upload", "-H 'Content-Type: multipart/form-data; boundary=b' --data-binary '--b'")))
+    assert.are.equal(403, (curl("upload", "-F paths=/usr/x -F 'files=@/etc/hostname'")))
+  end)
+
+  it("are downloaded, of any size, and only regular ones", function()
+    sh("yes 0123456789 | head -c 40000000 > big.bin; echo hello > 'ö ä'")
+    assert.are.equal(sh("sha256sum < big.bin"),
+      support.sh(("curl -s -H 'X-Box-Api-Key: %s' '%s/v2/box/%s/files/download?folder=big.bin' | sha256sum"):format(
+        server.key, server.url, box.id)))
+    assert.are.same({ 200, "hello\n" }, { curl("download?folder=%C3%B6%20%C3%A4", "") })
+    sh(": > empty; mkfifo fifo; ln -s /dev/zero zero")
+    assert.are.same({ 200, "" }, { curl("download?folder=empty", "") })
+    assert.are.equal(404, (curl("download?folder=nope", "")))
+    for _, name in ipairs { "fifo", "zero", "." } do
+      assert.are.equal(400, (curl("download?folder=" .. name, "")), name)
+    end
+  end)
+end)
+
+describe("a multipart body", function()
+  local function body(parts, boundary)
+    local text = {}
+    for i, part in ipairs(parts) do
+      text[i] = ('--%s\r\nContent-Disposition: form-data; name="%s"%s\r\n%s\r\n%s\r\n'):format(boundary, part.name,
+        part.filename and ('; filename="%s"'):format(part.filename) or "",
+        part.type and "Content-Type: " .. part.type .. "\r\n" or "", part.bytes)
+    end
+    return table.concat(text) .. "--" .. boundary .. "--\r\n"
+  end
+
+  it("comes apart as it was put together", function()
+    local parts = { { name = "paths", bytes = "a" }, { name = "empty", bytes = "" },
+      { name = "files", filename = "x y.bin", type = "a/b", bytes = "\0\r\n--" } }
+    assert.are.same(parts, multipart.parse(body(parts, "b"), "b"))
+    assert.are.same({}, multipart.parse("--b--\r\n", "b"))
+    assert.are.same("q\"x", multipart.parse(body({ { name = "q%22x", bytes = "" } }, "b"), "b")[1].name)
+    assert.are.same("", multipart.parse(body({ { name = "", bytes = "" } }, "b"), "b")[1].name)
+  end)
+
+  it("names its boundary, or is none", function()
+    assert.are.equal("a b", multipart.boundary('multipart/form-data; charset=x; boundary="a b"'))
+    assert.are.equal("ab", multipart.boundary("Multipart/Form-Data; boundary=ab; x=y"))
+    assert.is_nil(multipart.boundary("application/json"))
+    assert.is_nil(multipart.boundary(nil))
+    for _, bad in ipairs { "multipart/form-data;", "multipart/form-data; boundary=", "multipart/form-data; boundary="
+      .. ("x"):rep(71) } do
+      assert.is_false(pcall(multipart.boundary, bad))
+    end
+  end)
+
+  it("that is cut or damaged anywhere is refused, or still has its parts", function()
+    local parts = { { name = "paths", bytes = "a" }, { name = "files", filename = "x", bytes = "content" } }
+    local whole = body(parts, "boundary")
+    for n = 0, #whole - 5 do
+      local ok, err = pcall(multipart.parse, whole:sub(1, n), "boundary")
+      assert.is_false(ok, n)
+      assert.are.equal(400, err.status_code)
+    end
+    local rnd = random.new(7)
+    for _ = 1, 20000 do
+      local at = rnd(#whole)
+      local ok, result = pcall(multipart.parse, whole:sub(1, at - 1) .. string.char(rnd(256) - 1) .. whole:sub(at + 1),
+        "boundary")
+      assert.is_true(ok and #result <= 2 or not ok and result.status_code == 400, tostring(result))
+    end
+  end)
+end)
