@@ -47,6 +47,8 @@ static void free_transfer(struct lbox_http *h)
   h->headers = NULL;
   free(h->body);
   h->body = NULL;
+  if (h->multipart)
+    lbox_multipart_close(h->multipart);
 }
 
 static bool has_sent(const struct lbox_http *h)
@@ -173,6 +175,7 @@ void lbox_http_unref(struct lbox_http *h)
   if (!h || --h->refs > 0)
     return;
   lbox_engine_unpost(h->engine, &h->ready);
+  lbox_multipart_free(h->multipart);
   lbox_buf_free(&h->answer);
   lbox_buf_free(&h->header_text);
   lbox_engine_unref(h->engine);
@@ -202,15 +205,18 @@ static void say(struct lbox_err *err, int code, const char *text)
 
 static bool prepare(struct lbox_http *h, const struct lbox_http_options *o, struct lbox_err *err)
 {
-  h->body_len = o->body ? o->body_len : 0;
-  h->body = malloc(h->body_len + 1);
+  size_t len = o->body ? o->body_len : 0;
+  h->body = malloc(len + 1);
+  if (o->parts)
+    h->multipart = lbox_multipart_new(o->parts, o->n_parts, NULL);
   h->easy = curl_easy_init();
-  if (!h->body || !h->easy) {
+  if (!h->body || !h->easy || (o->parts && !h->multipart)) {
     lbox__err_memory(err);
     return false;
   }
-  if (h->body_len)
-    memcpy(h->body, o->body, h->body_len);
+  if (len)
+    memcpy(h->body, o->body, len);
+  h->body_len = h->multipart ? lbox_multipart_length(h->multipart) : len;
   CURLcode code = lbox__transfer_setup(h, o);
   if (code != CURLE_OK) {
     say(err, (int)code, curl_easy_strerror(code));
@@ -254,6 +260,8 @@ struct lbox_http *lbox_http_start(struct lbox_engine *e, const struct lbox_http_
   if (h->next)
     h->next->prev = h;
   e->requests = h;
+  if (h->multipart && lbox_multipart_error(h->multipart))
+    lbox__http_abort(h, LBOX_HTTP_FILE, lbox_multipart_error(h->multipart));
   return h;
 }
 
@@ -296,9 +304,9 @@ enum lbox_http_failure lbox_http_failure(const struct lbox_http *h)
 
 const char *lbox_http_failure_name(enum lbox_http_failure failure)
 {
-  static const char *const names[] = {"ok",      "resolve",   "connect",   "tls",
-                                      "proxy",   "send",      "recv",      "rewind",
-                                      "partial", "too_large", "cancelled", "other"};
+  static const char *const names[] = {"ok",        "resolve", "connect", "tls",     "proxy",
+                                      "send",      "recv",    "rewind",  "partial", "too_large",
+                                      "cancelled", "file",    "other"};
   return names[failure];
 }
 
@@ -317,6 +325,16 @@ int lbox_http_curl_code(const struct lbox_http *h)
 bool lbox_http_was_sent(const struct lbox_http *h)
 {
   return h->in_flight ? has_sent(h) : h->sent;
+}
+
+uint64_t lbox_http_body_sent(const struct lbox_http *h)
+{
+  return h->body_off;
+}
+
+uint64_t lbox_http_body_size(const struct lbox_http *h)
+{
+  return h->body_len;
 }
 
 bool lbox_http_streaming(const struct lbox_http *h)

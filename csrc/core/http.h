@@ -17,6 +17,7 @@
 
 #include "core/buf.h"
 #include "core/engine.h"
+#include "core/multipart.h"
 
 struct lbox_http;
 
@@ -25,6 +26,8 @@ struct lbox_http_options {
   const char *const *headers; /* "Name: value" without line breaks, ended by NULL; may be NULL */
   const char *body;           /* may be NULL; copied */
   size_t body_len;
+  const struct lbox_part *parts; /* instead of a body: multipart/form-data; may be NULL; copied. */
+  size_t n_parts;                /* Its Content-Type is set here, and not to be in `headers` */
   bool stream; /* the body may be left unread: HTTP/1.1, a connection of its own, flow control */
   bool http1;  /* HTTP/1.1 also for a body that is read whole */
   size_t max_body; /* most bytes of the answer held at a time */
@@ -44,6 +47,7 @@ enum lbox_http_failure {
   LBOX_HTTP_PARTIAL,   /* the answer's body was cut */
   LBOX_HTTP_TOO_LARGE, /* headers or body over the limit */
   LBOX_HTTP_CANCELLED, /* by lbox_http_cancel */
+  LBOX_HTTP_FILE,      /* a file of its body could not be read, or changed while it was sent */
   LBOX_HTTP_OTHER
 };
 
@@ -75,6 +79,11 @@ const char *lbox_http_failure_text(const struct lbox_http *h);
 int lbox_http_curl_code(const struct lbox_http *h);
 /* False: provably no byte of the request has left this machine. */
 bool lbox_http_was_sent(const struct lbox_http *h);
+
+/* How much of the request's body was given to the network so far, and how much it has. Of a body
+   made of parts there is news while it is sent, some times a second. */
+uint64_t lbox_http_body_sent(const struct lbox_http *h);
+uint64_t lbox_http_body_size(const struct lbox_http *h);
 
 /* True when the body is a stream to be read piece by piece: asked for, and the status is 2xx. Of
    any other answer to a stream at most 64 KiB are kept as a plain body, and the rest is not waited

@@ -29,8 +29,10 @@ struct lbox_http {
   struct lbox_http *next_resume;
   bool in_flight;
 
-  char *body; /* owned copy of what is sent */
-  size_t body_len, body_off;
+  char *body;                       /* owned copy of what is sent */
+  struct lbox_multipart *multipart; /* owned; what is sent instead, NULL without parts */
+  uint64_t body_len, body_off;
+  int64_t told_at;   /* when there was news of the sending last */
   bool once;         /* sending it twice could do the work twice */
   bool local_socket; /* over AF_UNIX */
   int attempts;

@@ -3,9 +3,11 @@
 ** touch C memory only and never call libcurl back but for facts.
 */
 #include "core/http_internal.h"
+#include "core/util.h"
 
 #include <arpa/inet.h>
 #include <errno.h>
+#include <stdio.h>
 #include <string.h>
 #include <strings.h>
 #include <sys/socket.h>
@@ -15,6 +17,7 @@ enum {
   SMALL_BODY = 16 * 1024,
   MOST_RECEIVED = 16 * 1024, /* at a time */
   LEAST_RECEIVED = 2 * 1024,
+  TELL_EVERY_US = 50 * 1000,
   KEEPALIVE_IDLE_S = 30,
   KEEPALIVE_INTERVAL_S = 15
 };
@@ -101,10 +104,33 @@ static size_t on_header(char *line, size_t size, size_t n, void *ud)
   return n;
 }
 
+static void tell_sent(struct lbox_http *h)
+{
+  int64_t now = lbox_now_us();
+  if (now - h->told_at < TELL_EVERY_US)
+    return;
+  h->told_at = now;
+  lbox_engine_post(h->engine, &h->ready);
+}
+
+static size_t send_parts(struct lbox_http *h, char *out, size_t n)
+{
+  long len = lbox_multipart_read(h->multipart, out, n);
+  if (len < 0) {
+    fail(h, LBOX_HTTP_FILE, lbox_multipart_error(h->multipart));
+    return CURL_READFUNC_ABORT;
+  }
+  h->body_off += (uint64_t)len;
+  tell_sent(h);
+  return (size_t)len;
+}
+
 static size_t on_send(char *out, size_t size, size_t n, void *ud)
 {
   struct lbox_http *h = ud;
-  size_t left = h->body_len - h->body_off;
+  if (h->multipart)
+    return send_parts(h, out, size * n);
+  size_t left = (size_t)(h->body_len - h->body_off);
   size_t len = size * n < left ? size * n : left;
   memcpy(out, h->body + h->body_off, len);
   h->body_off += len;
@@ -206,7 +232,7 @@ static CURLcode set_method(struct lbox_http *h, const struct lbox_http_options *
   h->once = !is_one_of(o->method, repeatable);
   if (strcmp(o->method, "HEAD") == 0) {
     SET(h, code, CURLOPT_NOBODY, 1L);
-  } else if (o->body || is_one_of(o->method, with_length)) {
+  } else if (o->body || o->parts || is_one_of(o->method, with_length)) {
     SET(h, code, CURLOPT_POST, 1L);
     SET(h, code, CURLOPT_POSTFIELDSIZE_LARGE, (curl_off_t)h->body_len);
     SET(h, code, CURLOPT_READFUNCTION, on_send);
@@ -235,9 +261,18 @@ static bool add_header(struct lbox_http *h, const char *line)
   return list != NULL;
 }
 
+static bool add_multipart_type(struct lbox_http *h)
+{
+  char line[160];
+  snprintf(line, sizeof line, "Content-Type: %s", lbox_multipart_type(h->multipart));
+  return add_header(h, line);
+}
+
 static CURLcode set_headers(struct lbox_http *h, const struct lbox_http_options *o)
 {
-  bool typed = false;
+  bool typed = h->multipart != NULL;
+  if (typed && !add_multipart_type(h))
+    return CURLE_OUT_OF_MEMORY;
   for (const char *const *line = o->headers; line && *line; line++) {
     typed = typed || strncasecmp(*line, "content-type:", 13) == 0;
     if (!add_header(h, *line))

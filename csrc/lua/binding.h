@@ -65,11 +65,15 @@ void lbox__open_engine(lua_State *L);
 void lbox__open_watch(lua_State *L);
 void lbox__open_request(lua_State *L);
 void lbox__open_parser(lua_State *L);
+void lbox__open_local_file(lua_State *L);
 
 int lbox__l_engine_new(lua_State *L);
 int lbox__l_engine_request(lua_State *L); /* engine:request(options) */
 int lbox__l_engine_watch(lua_State *L);   /* engine:watch(fd) */
 int lbox__l_sse_parser(lua_State *L);
 int lbox__l_exec_parser(lua_State *L);
+int lbox__l_file_size(lua_State *L);
+int lbox__l_is_directory(lua_State *L);
+int lbox__l_directory(lua_State *L);
 
 #endif

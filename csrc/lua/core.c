@@ -159,6 +159,9 @@ static const luaL_Reg functions[] = {{"now", l_now},
                                      {"engine", lbox__l_engine_new},
                                      {"sse_parser", lbox__l_sse_parser},
                                      {"exec_parser", lbox__l_exec_parser},
+                                     {"file_size", lbox__l_file_size},
+                                     {"is_directory", lbox__l_is_directory},
+                                     {"directory", lbox__l_directory},
                                      {NULL, NULL}};
 
 LBOX_API int luaopen_lbox_core(lua_State *L)
@@ -168,6 +171,7 @@ LBOX_API int luaopen_lbox_core(lua_State *L)
   lbox__open_watch(L);
   lbox__open_request(L);
   lbox__open_parser(L);
+  lbox__open_local_file(L);
   lua_newtable(L); /* [core] */
   for (const luaL_Reg *f = functions; f->name; f++) {
     lua_pushcfunction(L, f->func);

@@ -69,6 +69,64 @@ static const char *const *headers_option(lua_State *L)
   return lines;
 }
 
+/* A string in the table at the top. It stays there, so that it lives as long as the table. */
+static const char *part_string(lua_State *L, int number, const char *key, size_t *len)
+{
+  lua_pushstring(L, key);
+  lua_rawget(L, -2);
+  const char *text = NULL;
+  if (lua_type(L, -1) == LUA_TSTRING)
+    text = lua_tolstring(L, -1, len);
+  else if (!lua_isnil(L, -1))
+    luaL_error(L, "lbox.core: '%s' of part %d must be a string", key, number);
+  lua_pop(L, 1);
+  return text;
+}
+
+static const char *part_name(lua_State *L, int number, const char *key)
+{
+  size_t len;
+  const char *name = part_string(L, number, key, &len);
+  if (name && strlen(name) != len)
+    luaL_error(L, "lbox.core: '%s' of part %d has a NUL in it", key, number);
+  return name;
+}
+
+static void read_part(lua_State *L, int number, struct lbox_part *part)
+{
+  if (!lua_istable(L, -1))
+    luaL_error(L, "lbox.core: part %d is not a table", number);
+  part->name = part_name(L, number, "name");
+  part->text = part_string(L, number, "text", &part->text_len);
+  part->path = part_name(L, number, "path");
+  part->filename = part_name(L, number, "filename");
+  part->type = part_name(L, number, "type");
+  if (!part->name || !part->text == !part->path)
+    luaL_error(L, "lbox.core: part %d needs 'name', and either 'text' or 'path'", number);
+  if (part->type && strpbrk(part->type, "\r\n"))
+    luaL_error(L, "lbox.core: 'type' of part %d has a line break in it", number);
+}
+
+/* The list at options.parts, in memory of a userdata left on the stack, NULL when there is none. */
+static const struct lbox_part *parts_option(lua_State *L, size_t *count)
+{
+  lua_getfield(L, 2, "parts");
+  if (lua_isnil(L, -1))
+    return NULL;
+  if (!lua_istable(L, -1))
+    luaL_error(L, "lbox.core: option 'parts' must be a list of tables");
+  int list = lua_gettop(L);
+  *count = lbox_rawlen(L, list);
+  struct lbox_part *parts = lbox_newuserdata(L, (*count + 1) * sizeof *parts);
+  memset(parts, 0, (*count + 1) * sizeof *parts);
+  for (size_t i = 0; i < *count; i++) {
+    lua_rawgeti(L, list, (int)i + 1);
+    read_part(L, (int)i + 1, &parts[i]);
+    lua_pop(L, 1);
+  }
+  return parts;
+}
+
 static size_t max_body_option(lua_State *L)
 {
   lua_getfield(L, 2, "max_body");
@@ -101,6 +159,9 @@ int lbox__l_engine_request(lua_State *L)
   if (!o.method || !o.url)
     return luaL_error(L, "lbox.core: a request needs 'method' and 'url'");
   o.body = bytes_option(L, "body", &o.body_len);
+  o.parts = parts_option(L, &o.n_parts);
+  if (o.body && o.parts)
+    return luaL_error(L, "lbox.core: a request has 'body' or 'parts', not both");
   o.unix_socket = text_option(L, "unix_socket");
   o.proxy = text_option(L, "proxy");
   o.no_proxy = text_option(L, "no_proxy");
@@ -206,6 +267,15 @@ static int l_sent(lua_State *L)
   return 1;
 }
 
+/* request:sent_bytes() -> how much of its body was given to the network, and how much it has */
+static int l_sent_bytes(lua_State *L)
+{
+  const struct lbox_http *http = check(L)->http;
+  lua_pushinteger(L, (lua_Integer)lbox_http_body_sent(http));
+  lua_pushinteger(L, (lua_Integer)lbox_http_body_size(http));
+  return 2;
+}
+
 static int l_cancel(lua_State *L)
 {
   lbox_http_cancel(check(L)->http);
@@ -225,10 +295,11 @@ static int l_gc(lua_State *L)
 
 void lbox__open_request(lua_State *L)
 {
-  static const luaL_Reg methods[] = {{"id", l_id},     {"status", l_status}, {"header", l_header},
-
-                                     {"body", l_body}, {"done", l_done},     {"failure", l_failure},
-                                     {"sent", l_sent}, {"cancel", l_cancel}, {NULL, NULL}};
+  static const luaL_Reg methods[] = {{"id", l_id},         {"status", l_status},
+                                     {"header", l_header}, {"body", l_body},
+                                     {"done", l_done},     {"failure", l_failure},
+                                     {"sent", l_sent},     {"sent_bytes", l_sent_bytes},
+                                     {"cancel", l_cancel}, {NULL, NULL}};
   static const luaL_Reg meta[] = {{"__gc", l_gc}, {NULL, NULL}};
   lbox__new_type(L, REQUEST_TYPE, methods, meta);
   lbox__set_next(L, REQUEST_TYPE, l_next);
