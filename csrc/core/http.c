@@ -177,6 +177,7 @@ void lbox_http_unref(struct lbox_http *h)
   lbox_engine_unpost(h->engine, &h->ready);
   lbox_multipart_free(h->multipart);
   lbox_buf_free(&h->answer);
+  lbox_buf_free(&h->output);
   lbox_buf_free(&h->header_text);
   lbox_engine_unref(h->engine);
   free(h);
@@ -242,11 +243,13 @@ struct lbox_http *lbox_http_start(struct lbox_engine *e, const struct lbox_http_
   }
   h->refs = 1;
   h->engine = lbox_engine_ref(e);
-  h->stream = o->stream;
+  h->upgrade = o->upgrade;
+  h->stream = o->stream || o->upgrade;
   h->local_socket = o->unix_socket != NULL;
   h->window = LBOX__LEAST_UNREAD;
   h->ready.id = lbox_engine_next_id(e);
   lbox_buf_init(&h->answer, o->max_body);
+  lbox_buf_init(&h->output, LBOX_HTTP_MAX_UNSENT);
   lbox_buf_init(&h->header_text, LBOX__MAX_HEADERS);
   if (!prepare(h, o, err)) {
     free_transfer(h);
@@ -327,6 +330,32 @@ bool lbox_http_was_sent(const struct lbox_http *h)
   return h->in_flight ? has_sent(h) : h->sent;
 }
 
+void lbox__http_resume(struct lbox_http *h)
+{
+  struct lbox_engine *e = h->engine;
+  if (h->resuming)
+    return;
+  h->resuming = true;
+  h->next_resume = NULL;
+  *(e->resume_head ? &e->resume_tail->next_resume : &e->resume_head) = h;
+  e->resume_tail = h;
+  lbox__engine_changed(e);
+}
+
+bool lbox_http_write(struct lbox_http *h, const void *bytes, size_t n)
+{
+  if (!h->in_flight || !h->upgrade || !lbox_buf_append(&h->output, bytes, n))
+    return false;
+  if (h->send_paused && n > 0)
+    lbox__http_resume(h);
+  return true;
+}
+
+size_t lbox_http_unsent(const struct lbox_http *h)
+{
+  return h->in_flight ? lbox_buf_len(&h->output) : 0;
+}
+
 uint64_t lbox_http_body_sent(const struct lbox_http *h)
 {
   return h->body_off;
@@ -352,14 +381,10 @@ void lbox_http_consumed(struct lbox_http *h, bool hungry)
   size_t len = lbox_buf_len(&h->answer);
   h->hungry = hungry;
   h->asked_at = hungry ? len : 0;
-  if (!h->paused || h->resuming || !h->in_flight || (!hungry && len > lbox__unread_limit(h) / 4))
+  if (!h->paused || h->caught_up || !h->in_flight || (!hungry && len > lbox__unread_limit(h) / 4))
     return;
   if (h->window < LBOX__MOST_UNREAD)
     h->window *= 2;
-  struct lbox_engine *e = h->engine;
-  h->resuming = true;
-  h->next_resume = NULL;
-  *(e->resume_head ? &e->resume_tail->next_resume : &e->resume_head) = h;
-  e->resume_tail = h;
-  lbox__engine_changed(e);
+  h->caught_up = true;
+  lbox__http_resume(h);
 }

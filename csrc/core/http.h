@@ -28,8 +28,9 @@ struct lbox_http_options {
   size_t body_len;
   const struct lbox_part *parts; /* instead of a body: multipart/form-data; may be NULL; copied. */
   size_t n_parts;                /* Its Content-Type is set here, and not to be in `headers` */
-  bool stream; /* the body may be left unread: HTTP/1.1, a connection of its own, flow control */
-  bool http1;  /* HTTP/1.1 also for a body that is read whole */
+  bool upgrade; /* a stream whose answer may be 101, after which lbox_http_write sends; no body */
+  bool stream;  /* the body may be left unread: HTTP/1.1, a connection of its own, flow control */
+  bool http1;   /* HTTP/1.1 also for a body that is read whole */
   size_t max_body; /* most bytes of the answer held at a time */
   const char *unix_socket, *proxy, *no_proxy, *ca_file; /* may be NULL */
 };
@@ -79,6 +80,13 @@ const char *lbox_http_failure_text(const struct lbox_http *h);
 int lbox_http_curl_code(const struct lbox_http *h);
 /* False: provably no byte of the request has left this machine. */
 bool lbox_http_was_sent(const struct lbox_http *h);
+
+/* Sends bytes after the headers of an upgrade, in their order. False, and nothing, when they do not
+   fit beside what is not sent yet (LBOX_HTTP_MAX_UNSENT), or the transfer is over. There is news
+   when all is sent. */
+enum { LBOX_HTTP_MAX_UNSENT = 1024 * 1024 };
+bool lbox_http_write(struct lbox_http *h, const void *bytes, size_t n);
+size_t lbox_http_unsent(const struct lbox_http *h);
 
 /* How much of the request's body was given to the network so far, and how much it has. Of a body
    made of parts there is news while it is sent, some times a second. */

@@ -38,7 +38,13 @@ struct lbox_http {
   int attempts;
 
   bool stream;
-  bool paused, resuming;
+  bool upgrade;
+  struct lbox_buf output; /* of an upgrade, what is not sent yet */
+  bool send_paused;       /* libcurl was told that there is none */
+  bool hung_up;           /* the peer sends nothing more: there is nobody to send to */
+  bool paused;            /* libcurl gives no more of the body */
+  bool caught_up;         /* and may again */
+  bool resuming;          /* it is told so in the next step */
   bool hungry;     /* the reader wants more than there is, and nothing came since it said so */
   size_t asked_at; /* what was there unread when it said so */
   size_t window;   /* what it may hold unread, if that is within its share */
@@ -62,6 +68,10 @@ size_t lbox__unread_limit(const struct lbox_http *h);
 
 /* transfer.c: tells libcurl everything about the request. Not CURLE_OK: it cannot be done. */
 CURLcode lbox__transfer_setup(struct lbox_http *h, const struct lbox_http_options *opts);
+
+/* http.c: libcurl is told in the next step to go on with the transfer: there is room to read, or
+   something to send. */
+void lbox__http_resume(struct lbox_http *h);
 
 /* http.c: the transfer ended by itself with that code, or is broken off for that reason
    (a static text). The request may be gone when these return. */

@@ -65,13 +65,25 @@ static int add_socket(struct lbox_engine *e, curl_socket_t fd, uint32_t events)
   return 0;
 }
 
+/* libcurl does not tell that the peer of an upgrade hung up, as long as something may yet be sent;
+   it only loses interest in the socket, other than when it is we who do not read. */
+static void note_hang_up(CURL *easy)
+{
+  struct lbox_http *h = NULL;
+  curl_easy_getinfo(easy, CURLINFO_PRIVATE, (char **)&h);
+  if (!h || !h->upgrade || !h->headers_complete || h->paused)
+    return;
+  h->hung_up = true;
+  lbox__http_resume(h);
+}
+
 /* Called by libcurl at any time, also while it is being closed; -1 breaks the multi handle. */
 static int on_socket(CURL *easy, curl_socket_t fd, int what, void *ud, void *socket_ud)
 {
   struct lbox_engine *e = ud;
   struct curl_socket *s = socket_ud;
-  (void)easy;
   if (what == CURL_POLL_REMOVE) {
+    note_hang_up(easy);
     if (s)
       free_socket(s);
     curl_multi_assign(e->multi, fd, NULL);
@@ -146,15 +158,17 @@ static void rebuild(struct lbox_engine *e)
   lbox__multi_open(e, &err); /* without memory there is none, and the next request says so */
 }
 
-/* Transfers whose reader has caught up go on. Unpausing may call the body callback, and so pause
-   again. When that callback refuses, libcurl tells only here. */
+/* Transfers whose reader has caught up go on, and those that have something to send. Unpausing may
+   call the callbacks, and so pause again. When they refuse, libcurl tells only here. */
 static void resume_paused(struct lbox_engine *e)
 {
   for (int i = 0; i < RESUME_BUDGET && e->resume_head; i++) {
     struct lbox_http *h = e->resume_head;
     e->resume_head = h->next_resume;
-    h->resuming = h->paused = false;
-    CURLcode code = curl_easy_pause(h->easy, CURLPAUSE_CONT);
+    bool held = h->paused && !h->caught_up;
+    h->resuming = h->caught_up = h->send_paused = false;
+    h->paused = held;
+    CURLcode code = curl_easy_pause(h->easy, held ? CURLPAUSE_RECV : CURLPAUSE_CONT);
     if (code != CURLE_OK)
       lbox__http_complete(h, code);
   }

@@ -67,7 +67,7 @@ static void headers_done(struct lbox_http *h)
 {
   long status = 0;
   curl_easy_getinfo(h->easy, CURLINFO_RESPONSE_CODE, &status);
-  if (status < 200)
+  if (status < 200 && !(status == 101 && h->upgrade))
     return;
   h->status = (int)status;
   h->headers_complete = true;
@@ -134,6 +134,25 @@ static size_t on_send(char *out, size_t size, size_t n, void *ud)
   size_t len = size * n < left ? size * n : left;
   memcpy(out, h->body + h->body_off, len);
   h->body_off += len;
+  return len;
+}
+
+/* What an upgrade sends, when there is something: as it is, no chunks around it. */
+static size_t on_write(char *out, size_t size, size_t n, void *ud)
+{
+  struct lbox_http *h = ud;
+  size_t len = lbox_buf_len(&h->output);
+  if (h->hung_up)
+    return 0;
+  if (len == 0) {
+    h->send_paused = true;
+    return CURL_READFUNC_PAUSE;
+  }
+  len = size * n < len ? size * n : len;
+  memcpy(out, lbox_buf_data(&h->output), len);
+  lbox_buf_consume(&h->output, len);
+  if (lbox_buf_len(&h->output) == 0)
+    lbox_engine_post(h->engine, &h->ready);
   return len;
 }
 
@@ -229,8 +248,15 @@ static CURLcode set_method(struct lbox_http *h, const struct lbox_http_options *
   static const char *const repeatable[] = {"GET", "HEAD", "PUT", "OPTIONS", NULL};
   static const char *const with_length[] = {"POST", "PUT", "PATCH", NULL};
   CURLcode code = CURLE_OK;
-  h->once = !is_one_of(o->method, repeatable);
-  if (strcmp(o->method, "HEAD") == 0) {
+  h->once = o->upgrade || !is_one_of(o->method, repeatable);
+  if (o->upgrade) { /* an upload without an end, which begins when the server has switched */
+    SET(h, code, CURLOPT_UPLOAD, 1L);
+    SET(h, code, CURLOPT_INFILESIZE_LARGE, (curl_off_t)-1);
+    SET(h, code, CURLOPT_READFUNCTION, on_write);
+    SET(h, code, CURLOPT_READDATA, h);
+    SET(h, code, CURLOPT_FORBID_REUSE, 1L);
+    SET(h, code, CURLOPT_UPLOAD_BUFFERSIZE, (long)SMALL_BODY);
+  } else if (strcmp(o->method, "HEAD") == 0) {
     SET(h, code, CURLOPT_NOBODY, 1L);
   } else if (o->body || o->parts || is_one_of(o->method, with_length)) {
     SET(h, code, CURLOPT_POST, 1L);
@@ -279,6 +305,8 @@ static CURLcode set_headers(struct lbox_http *h, const struct lbox_http_options 
       return CURLE_OUT_OF_MEMORY;
   }
   /* What libcurl adds of its own accord and no server of ours wants. */
+  if (o->upgrade && !add_header(h, "Transfer-Encoding:"))
+    return CURLE_OUT_OF_MEMORY;
   if (!add_header(h, "Expect:") || (!typed && !add_header(h, "Content-Type:")))
     return CURLE_OUT_OF_MEMORY;
   return curl_easy_setopt(h->easy, CURLOPT_HTTPHEADER, h->headers);
@@ -303,7 +331,7 @@ static CURLcode set_route(struct lbox_http *h, const struct lbox_http_options *o
   if (o->ca_file)
     SET(h, code, CURLOPT_CAINFO, o->ca_file);
   /* Over HTTP/2 libcurl would buffer some 32 MB of a paused stream by itself. */
-  bool http1 = o->stream || o->http1;
+  bool http1 = h->stream || o->http1;
   SET(h, code, CURLOPT_HTTP_VERSION,
       http1 ? (long)CURL_HTTP_VERSION_1_1 : (long)CURL_HTTP_VERSION_2TLS);
   if (!http1 && strncasecmp(o->url, "https:", 6) == 0)

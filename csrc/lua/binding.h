@@ -14,6 +14,7 @@
 #include "core/buf.h"
 #include "core/engine.h"
 #include "core/sse.h"
+#include "core/websocket.h"
 
 /* The engine behind the userdata at `index`, borrowed from it; raises for anything else, for a
    closed engine and in a forked child. */
@@ -39,13 +40,14 @@ int lbox__raise(lua_State *L, const struct lbox_err *err);
 
 /* --- reading a stream (reader.c), shared by requests and parsers ------------------------------ */
 
-enum lbox__mode { LBOX__BUFFER, LBOX__RAW, LBOX__SSE, LBOX__EXEC };
+enum lbox__mode { LBOX__BUFFER, LBOX__RAW, LBOX__SSE, LBOX__EXEC, LBOX__WEBSOCKET };
 
 /* Zero it, set the mode. */
 struct lbox__reader {
   enum lbox__mode mode;
   bool texts; /* of SSE: `text` and `thinking` are wanted without the JSON around their text */
   struct lbox_sse sse;
+  struct lbox_ws *ws;        /* owned; of WEBSOCKET only, which its user sets */
   struct lbox__copy *copies; /* owned */
 };
 
@@ -72,6 +74,8 @@ int lbox__l_engine_request(lua_State *L); /* engine:request(options) */
 int lbox__l_engine_watch(lua_State *L);   /* engine:watch(fd) */
 int lbox__l_sse_parser(lua_State *L);
 int lbox__l_exec_parser(lua_State *L);
+int lbox__l_websocket_peer(lua_State *L);
+int lbox__l_websocket_accept(lua_State *L);
 int lbox__l_file_size(lua_State *L);
 int lbox__l_is_directory(lua_State *L);
 int lbox__l_directory(lua_State *L);

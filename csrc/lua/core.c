@@ -111,6 +111,18 @@ static int l_base64_decode(lua_State *L)
   return 1;
 }
 
+/* core.websocket_key() -> a key for a handshake, and what has to be answered to it */
+static int l_websocket_key(lua_State *L)
+{
+  char key[LBOX_WS_KEY_SIZE], accept[LBOX_WS_ACCEPT_SIZE];
+  if (!lbox_ws_key(key))
+    return luaL_error(L, "lbox.core: the kernel gave no random bytes");
+  lbox_ws_accept(accept, key);
+  lua_pushstring(L, key);
+  lua_pushstring(L, accept);
+  return 2;
+}
+
 /* core.is_utf8(s) -> boolean */
 static int l_is_utf8(lua_State *L)
 {
@@ -153,6 +165,9 @@ static const luaL_Reg functions[] = {{"now", l_now},
                                      {"uuid", l_uuid},
                                      {"base64_encode", l_base64_encode},
                                      {"base64_decode", l_base64_decode},
+                                     {"websocket_key", l_websocket_key},
+                                     {"websocket_accept", lbox__l_websocket_accept},
+                                     {"websocket_peer", lbox__l_websocket_peer},
                                      {"is_utf8", l_is_utf8},
                                      {"utf8_repair", l_utf8_repair},
                                      {"json_quote", l_json_quote},

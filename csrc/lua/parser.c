@@ -1,9 +1,11 @@
 /* The stream parsers by themselves, for bytes that come from elsewhere than a request. */
+#include <string.h>
+
 #include "binding.h"
 
 #define PARSER_TYPE "lbox.parser"
 
-enum { MAX_UNREAD = 64 * 1024 * 1024 };
+enum { MAX_UNREAD = 64 * 1024 * 1024, MAX_MESSAGE = 1024 * 1024 };
 
 struct parser {
   struct lbox_buf buf; /* owned */
@@ -31,6 +33,63 @@ int lbox__l_sse_parser(lua_State *L)
 int lbox__l_exec_parser(lua_State *L)
 {
   return new_parser(L, LBOX__EXEC);
+}
+
+/* core.websocket_peer() -> the server of a WebSocket: a parser that also frames what is sent */
+int lbox__l_websocket_peer(lua_State *L)
+{
+  lua_settop(L, 0);
+  new_parser(L, LBOX__WEBSOCKET);
+  struct parser *p = lua_touserdata(L, 1);
+  p->reader.ws = lbox_ws_new(true, MAX_MESSAGE, MAX_UNREAD);
+  return p->reader.ws ? 1 : luaL_error(L, "not enough memory");
+}
+
+/* core.websocket_accept(key) -> what a server answers to the key of a handshake */
+int lbox__l_websocket_accept(lua_State *L)
+{
+  char accept[LBOX_WS_ACCEPT_SIZE];
+  lbox_ws_accept(accept, luaL_checkstring(L, 1));
+  lua_pushstring(L, accept);
+  return 1;
+}
+
+static struct lbox_ws *check_ws(lua_State *L)
+{
+  struct parser *p = lbox__self(L, PARSER_TYPE);
+  luaL_argcheck(L, p->reader.ws, 1, "the parser is of no WebSocket");
+  return p->reader.ws;
+}
+
+/* parser:send(text) -> whether it took it: not after a close, and when too much waits */
+static int l_send(lua_State *L)
+{
+  struct lbox_ws *ws = check_ws(L);
+  size_t len;
+  const char *text = luaL_checklstring(L, 2, &len);
+  lua_pushboolean(L, lbox_ws_send(ws, text, len));
+  return 1;
+}
+
+/* parser:hang_up(): says that nothing more is sent */
+static int l_hang_up(lua_State *L)
+{
+  lbox_ws_close(check_ws(L));
+  return 0;
+}
+
+/* parser:output() -> what is to be written to the peer and was not given out yet, "" when nothing.
+   Copied before a string is made of it, for the reason in reader.c. */
+static int l_output(lua_State *L)
+{
+  struct lbox_buf *out = lbox_ws_output(check_ws(L));
+  size_t len = lbox_buf_len(out);
+  char *copy = lbox_newuserdata(L, len + 1);
+  if (len > 0)
+    memcpy(copy, lbox_buf_data(out), len);
+  lbox_buf_consume(out, len);
+  lua_pushlstring(L, copy, len);
+  return 1;
 }
 
 /* parser:feed(bytes) -> true, or false when more than the parser's maximum would lie unread */
@@ -70,7 +129,8 @@ static int l_gc(lua_State *L)
 
 void lbox__open_parser(lua_State *L)
 {
-  static const luaL_Reg methods[] = {{"feed", l_feed}, {"finish", l_finish}, {NULL, NULL}};
+  static const luaL_Reg methods[] = {{"feed", l_feed},       {"finish", l_finish}, {"send", l_send},
+                                     {"hang_up", l_hang_up}, {"output", l_output}, {NULL, NULL}};
   static const luaL_Reg meta[] = {{"__gc", l_gc}, {NULL, NULL}};
   lbox__new_type(L, PARSER_TYPE, methods, meta);
   lbox__set_next(L, PARSER_TYPE, l_next);

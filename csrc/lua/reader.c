@@ -98,6 +98,8 @@ static int push_event(lua_State *L, struct lbox__reader *reader, struct lbox_sse
 int lbox__read(lua_State *L, struct lbox__reader *reader, struct lbox_buf *b, bool eof)
 {
   static const char *const kinds[] = {NULL, "output", "exit", "error"};
+  static const char *const ws_kinds[] = {NULL, "message", "close", "broken"};
+  enum lbox_ws_event ws_event;
   struct lbox_sse_event event;
   const char *bytes;
   size_t len = lbox_buf_len(b);
@@ -111,6 +113,13 @@ int lbox__read(lua_State *L, struct lbox__reader *reader, struct lbox_buf *b, bo
     kind = lbox_exec_next(b, eof, &bytes, &len);
     if (kind != LBOX_EXEC_NONE)
       return push(L, reader, kinds[kind], strlen(kinds[kind]), bytes, len);
+    break;
+  case LBOX__WEBSOCKET:
+    bytes = "";
+    len = 0;
+    ws_event = lbox_ws_next(reader->ws, b, &bytes, &len);
+    if (ws_event != LBOX_WS_NONE)
+      return push(L, reader, ws_kinds[ws_event], strlen(ws_kinds[ws_event]), bytes, len);
     break;
   case LBOX__RAW:
     bytes = lbox_buf_data(b);
@@ -132,4 +141,6 @@ void lbox__reader_free(struct lbox__reader *reader)
     reader->copies = copy->next;
     free(copy);
   }
+  lbox_ws_free(reader->ws);
+  reader->ws = NULL;
 }

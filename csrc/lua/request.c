@@ -7,8 +7,10 @@
 #define REQUEST_TYPE     "lbox.request"
 #define DEFAULT_MAX_BODY (64.0 * 1024 * 1024)
 #define MAX_MAX_BODY     1e15
+#define MAX_MESSAGE      (16 * 1024 * 1024) /* of a WebSocket */
 
-static const char *const modes[] = {"buffer", "raw", "sse", "exec", NULL}; /* as enum lbox__mode */
+/* As enum lbox__mode. */
+static const char *const modes[] = {"buffer", "raw", "sse", "exec", "websocket", NULL};
 
 struct request {
   struct lbox_http *http; /* a reference; NULL before it was made */
@@ -172,12 +174,18 @@ int lbox__l_engine_request(lua_State *L)
   lua_getfield(L, 2, "http1");
   o.http1 = lua_toboolean(L, -1);
   o.stream = mode != LBOX__BUFFER;
+  o.upgrade = mode == LBOX__WEBSOCKET;
   lua_getfield(L, 2, "texts");
   bool texts = lua_toboolean(L, -1);
 
   struct request *r = lbox__new_object(L, REQUEST_TYPE, sizeof *r);
   r->reader.mode = mode;
   r->reader.texts = texts;
+  if (mode == LBOX__WEBSOCKET) {
+    r->reader.ws = lbox_ws_new(false, MAX_MESSAGE, LBOX_HTTP_MAX_UNSENT);
+    if (!r->reader.ws)
+      return luaL_error(L, "not enough memory");
+  }
   r->http = lbox_http_start(e, &o, &err);
   return r->http ? 1 : lbox__raise(L, &err);
 }
@@ -209,6 +217,15 @@ static int l_header(lua_State *L)
   return 1;
 }
 
+/* Hands over what a WebSocket has to send. What does not fit waits for the next time. */
+static void flush_websocket(struct request *r)
+{
+  struct lbox_buf *out = r->reader.ws ? lbox_ws_output(r->reader.ws) : NULL;
+  size_t len = out ? lbox_buf_len(out) : 0;
+  if (len > 0 && lbox_http_write(r->http, lbox_buf_data(out), len))
+    lbox_buf_consume(out, len);
+}
+
 /* request:next() -> name, bytes; or nil when nothing is here now. With the option `texts` a text or
    thinking event whose data is {"text":"..."} gives its name, nil and the text. A
    stream that was cut is not ended: what lies there unfinished is neither an event nor an exit. */
@@ -223,7 +240,41 @@ static int l_next(lua_State *L)
   bool ended = lbox_http_done(http) && lbox_http_failure(http) == LBOX_HTTP_OK;
   int n = lbox__read(L, &r->reader, lbox_http_body(http), ended);
   lbox_http_consumed(http, n == 1);
+  flush_websocket(r);
   return n;
+}
+
+/* request:send(text) -> whether the WebSocket took it: not when too much is unsent, after a close,
+   and when the connection is over */
+static int l_send(lua_State *L)
+{
+  struct request *r = check(L);
+  size_t len;
+  const char *text = luaL_checklstring(L, 2, &len);
+  luaL_argcheck(L, r->reader.ws, 1, "the request is no WebSocket");
+  lua_pushboolean(L, !lbox_http_done(r->http) && lbox_ws_send(r->reader.ws, text, len));
+  flush_websocket(r);
+  return 1;
+}
+
+/* request:hang_up(): says that nothing more is sent */
+static int l_hang_up(lua_State *L)
+{
+  struct request *r = check(L);
+  luaL_argcheck(L, r->reader.ws, 1, "the request is no WebSocket");
+  lbox_ws_close(r->reader.ws);
+  flush_websocket(r);
+  return 0;
+}
+
+/* request:unsent() -> how many bytes of a WebSocket are not sent yet */
+static int l_unsent(lua_State *L)
+{
+  struct request *r = check(L);
+  luaL_argcheck(L, r->reader.ws, 1, "the request is no WebSocket");
+  size_t len = lbox_http_unsent(r->http) + lbox_buf_len(lbox_ws_output(r->reader.ws));
+  lua_pushinteger(L, (lua_Integer)len);
+  return 1;
 }
 
 /* request:body() -> what was collected of a body that is not streamed; "" while more may come */
@@ -295,11 +346,11 @@ static int l_gc(lua_State *L)
 
 void lbox__open_request(lua_State *L)
 {
-  static const luaL_Reg methods[] = {{"id", l_id},         {"status", l_status},
-                                     {"header", l_header}, {"body", l_body},
-                                     {"done", l_done},     {"failure", l_failure},
-                                     {"sent", l_sent},     {"sent_bytes", l_sent_bytes},
-                                     {"cancel", l_cancel}, {NULL, NULL}};
+  static const luaL_Reg methods[] = {
+      {"id", l_id},     {"status", l_status},   {"header", l_header}, {"body", l_body},
+      {"done", l_done}, {"failure", l_failure}, {"sent", l_sent},     {"sent_bytes", l_sent_bytes},
+      {"send", l_send}, {"unsent", l_unsent},   {"cancel", l_cancel}, {"hang_up", l_hang_up},
+      {NULL, NULL}};
   static const luaL_Reg meta[] = {{"__gc", l_gc}, {NULL, NULL}};
   lbox__new_type(L, REQUEST_TYPE, methods, meta);
   lbox__set_next(L, REQUEST_TYPE, l_next);

@@ -97,7 +97,8 @@ end
 ---@field headers table|nil        name -> value, from the user
 ---@field timeout number|nil       ms, 0: none, nil: the client's
 ---@field deadline lbox.Deadline|nil  instead of timeout
----@field mode "sse"|"exec"|nil    of a streamed answer
+---@field mode "sse"|"exec"|"websocket"|nil  of a streamed answer
+---@field accept string|nil        what a WebSocket's server has to say to its key
 ---@field idle number|nil          ms of silence a stream may keep before its answer begins
 ---@field secrets string[]|nil     what no message may show, beside the key
 ---@field box_id string|nil         goes into errors
@@ -145,6 +146,14 @@ function Client:headers(spec, has_body)
   add("Accept", spec.mode == "sse" and "text/event-stream" or "*/*")
   add("User-Agent", "lbox/" .. core.version)
   telemetry.add(list, self.settings.telemetry)
+  if spec.mode == "websocket" then
+    local key
+    key, spec.accept = core.websocket_key()
+    add("Upgrade", "websocket")
+    add("Connection", "Upgrade")
+    add("Sec-WebSocket-Version", "13")
+    add("Sec-WebSocket-Key", key)
+  end
   return list
 end
 
@@ -237,7 +246,11 @@ end
 local function judge(call, spec, transfer, limit, try)
   local req = transfer.req
   local status = req:status()
-  if status and (status < 200 or status > 299) then
+  if spec.mode == "websocket" and status and status < 300 then
+    if status ~= 101 or req:header("sec-websocket-accept") ~= spec.accept then
+      return failure.nonsense(call, status), { method = spec.method, sent = true, permanent = true }
+    end
+  elseif status and (status < 200 or status > 299) then
     wait(transfer, spec, finished, limit)
     if status == 404 and spec.method == "DELETE" and try > 1 then
       return nil -- an earlier try did it, only its answer was lost

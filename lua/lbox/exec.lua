@@ -1,10 +1,13 @@
 --- `box.exec`: commands and pieces of code.
 local async = require "lbox.async"
 local client = require "lbox.client"
+local errors = require "lbox.errors"
 local exec_stream = require "lbox.exec_stream"
+local failure = require "lbox.failure"
 local namespace = require "lbox.namespace"
 local options = require "lbox.options"
 local runs = require "lbox.run"
+local session = require "lbox.session"
 local workdir = require "lbox.workdir"
 
 local M = {}
@@ -64,8 +67,10 @@ local function run_once(self, kind, path, body, opts, timeout)
   local spec = {
     method = "POST", path = path, json = body, opts = opts, timeout = timeout,
   }
-  local answer, status = link:request(spec)
-  if type(answer.exit_code) ~= "number" then
+  local ok, answer, status = pcall(link.request, link, spec)
+  if not ok then
+    error(failure.of_command(answer, async.now() - run._started), 0)
+  elseif type(answer.exit_code) ~= "number" then
     link:nonsense(spec, status)
   end
   run.exit_code = answer.exit_code
@@ -93,6 +98,35 @@ local function stream_once(self, kind, path, body, opts, timeout)
     deadline = link.client:deadline(timeout or 0),
     idle_timeout = opts.idle_timeout,
   }
+end
+
+-- With a terminal the output is all stdout, and `rows` and `cols` are its size.
+---@class lbox.exec.SessionOptions: lbox.ReadOptions
+---@field cmd string|nil      for a login shell of the box
+---@field argv string[]|nil   a program and its arguments, instead
+---@field tty boolean|nil     gives it a terminal
+---@field cwd string|nil      where to run, relative to the box's directory, which is the default
+---@field rows integer|nil
+---@field cols integer|nil
+---@field env table<string, string>|nil  beside that of the box
+---@field on_stdout fun(data: string)|nil  gets the output while the session is read: in `wait` and `output`
+---@field on_stderr fun(data: string)|nil
+local SESSION_OPTIONS = client.read_options {
+  cmd = "text", argv = "strings", tty = "boolean", cwd = "text", rows = "count", cols = "count", env = "map",
+  on_stdout = "function", on_stderr = "function",
+}
+
+--- "K=V" of each variable, in the order of their names.
+local function env_list(env)
+  local list = {}
+  for name, value in pairs(env or {}) do
+    if name == "" or name:find("[=%z]") or value:find("%z") then
+      errors.raise("usage", ("env: %q cannot be the name of a variable, or its value has a NUL"):format(name))
+    end
+    list[#list + 1] = name .. "=" .. value
+  end
+  table.sort(list)
+  return list[1] and list or nil
 end
 
 ---@class lbox.BoxExec
@@ -134,6 +168,38 @@ end
 function methods:stream_code(opts)
   local body = code_body(self, opts, STREAM_CODE_OPTIONS, "box.exec:stream_code")
   return stream_once(self, "code", "/code-stream", body, opts, patience(opts.timeout))
+end
+
+--- Starts a command that one can talk to while it runs. `timeout` (ms; nil: the client's) is for its start. Raises
+--- `run` when it could not be started.
+---@param opts lbox.exec.SessionOptions
+---@return lbox.Session
+function methods:session(opts)
+  opts = options.call(opts, SESSION_OPTIONS, "box.exec:session")
+  local argv = opts.argv and opts.argv[1] and opts.argv or nil
+  if not argv and not opts.cmd then
+    errors.raise("usage", "box.exec:session needs the option \"cmd\" or \"argv\"")
+  elseif argv and opts.cmd then
+    errors.raise("usage", "box.exec:session takes cmd or argv, not both")
+  end
+  local link = self._link
+  return session.open {
+    link = link,
+    spec = { method = "GET", path = "/exec-session", mode = "websocket", headers = opts.headers },
+    deadline = link.client:deadline(opts.timeout),
+    start = {
+      type = "start",
+      argv = argv,
+      cmd = opts.cmd,
+      tty = opts.tty or nil,
+      cwd = opts.cwd and link:path_of(opts.cwd, "cwd") or link.box.cwd,
+      rows = opts.rows ~= 0 and opts.rows or nil,
+      cols = opts.cols ~= 0 and opts.cols or nil,
+      env = env_list(opts.env),
+    },
+    on_stdout = opts.on_stdout,
+    on_stderr = opts.on_stderr,
+  }
 end
 
 M.new = namespace.of_box("box.exec", methods)

@@ -190,4 +190,20 @@ function M.nonsense(call, status)
   return errors.new("api", message, { status_code = status })
 end
 
+-- The hosted service gives up a command that it answers at once after some five minutes; the command goes on.
+local LONG_MS = 240000
+
+--- The error of a command that was to be answered at once, which says so when it may only have been too long for
+--- that.
+---@param err any
+---@param ms number  how long the answer took
+---@return any
+function M.of_command(err, ms)
+  if errors.is(err, "api") and err.status_code == 500 and ms >= LONG_MS then
+    err.message = err.message .. "; the command may go on in the box: box.exec:stream and box.exec:session are for "
+      .. "commands that take so long"
+  end
+  return err
+end
+
 return M

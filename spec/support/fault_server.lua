@@ -7,6 +7,7 @@
 -- What has no handler is answered as a healthy server would: GET /v2/box/{id} with a box that has
 -- an agent, anything else with 404. GET /_log lists every request so far.
 local async = require "lbox.async"
+local core = require "lbox.core"
 local json = require "lbox.json"
 local posix = require "lbox.server.posix"
 
@@ -96,6 +97,42 @@ end
 --- Resets the connection now.
 function Reply:reset()
   self.broken, self.is_reset = true, true
+end
+
+--- Becomes the server's side of a WebSocket: `ws:send(value)` frames a JSON value, `ws:receive()` gives the next one,
+--- nil when the client is gone. `accept`: what to answer to the key instead of what is right.
+function Reply:websocket(request, accept)
+  self:raw("HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: "
+    .. (accept or core.websocket_accept(request.headers["sec-websocket-key"])) .. "\r\n\r\n")
+  local peer, reply, ws = core.websocket_peer(), self, {}
+  function ws.send(_, value)
+    peer:send(type(value) == "string" and value or json.encode(value))
+    return reply:raw(peer:output())
+  end
+  function ws.hang_up()
+    peer:hang_up()
+    return reply:raw(peer:output())
+  end
+  function ws.receive()
+    while not reply.broken do
+      local kind, bytes = peer:next()
+      reply:raw(peer:output())
+      if kind == "message" then
+        return json.decode(bytes)
+      elseif kind then
+        return nil
+      end
+      local input, _, errno = posix.read(reply.fd, 65536)
+      if input and input ~= "" then
+        peer:feed(input)
+      elseif errno == "EAGAIN" then
+        reply.ready:wait("r")
+      else
+        reply.broken = true
+      end
+    end
+  end
+  return ws
 end
 
 function Reply.sleep(_, ms)

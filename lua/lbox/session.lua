@@ -1,0 +1,395 @@
+--- A command that one can talk to while it runs, over a WebSocket (box-api.md §2.3): its input, its output, its
+--- terminal.
+local async = require "lbox.async"
+local core = require "lbox.core"
+local errors = require "lbox.errors"
+local failure = require "lbox.failure"
+local json = require "lbox.json"
+local namespace = require "lbox.namespace"
+local options = require "lbox.options"
+
+local M = {}
+
+-- A frame holds this much input at the most.
+local PIECE = 48 * 1024
+-- A writer waits while more than this is unsent.
+local HIGH_WATER = 256 * 1024
+-- Output that waits for its reader; whoever waits for the end then waits for him.
+local MAX_QUEUED = 1024 * 1024
+
+local SIGNALS = { "TERM", "KILL", "INT", "HUP", "TSTP", "QUIT", "USR1", "USR2" }
+local SOURCES = { stdout = true, stderr = true }
+
+---@class lbox.Session
+---@field pid integer            of the command, in the box
+---@field exec_id string
+---@field exit_code integer|nil  nil while it runs
+---@field _req table|nil         the core's request; nil once the session is over
+---@field _transfer lbox.Transfer
+---@field _error lbox.Error|nil  what ended it other than the command's end
+---@field _waiting lbox.async.Op[]  hear of the next news
+---@field _queue table[]         output that was read and not taken
+---@field _queued integer        bytes in it
+---@field _taker boolean         somebody goes through the output
+---@field _reading boolean
+local methods = {}
+
+-- ------------------------------------------------------------------------------------- ending
+
+--- Something happened: whoever waits looks again.
+local function wake(self)
+  local waiting = self._waiting
+  self._waiting = {}
+  for _, op in ipairs(waiting) do
+    op:resolve(true)
+  end
+end
+
+--- The connection is let go of.
+local function finish(self)
+  if not self._req then
+    return
+  end
+  self._req = nil
+  self._link.streams[self] = nil
+  async.source(self._transfer.id, nil)
+  self._closer:remove()
+  self._transfer:close()
+  wake(self)
+end
+
+--- Ends the session with an error, which every later wait raises.
+local function fail(self, kind, message)
+  self._error = self._error or errors.new(kind, failure.said(message, { self._link.client.settings.api_key }),
+    { box_id = self._link.id })
+  finish(self)
+end
+
+--- Waits for news; false at the absolute time `limit`.
+local function wait_news(self, limit)
+  local op = async.op()
+  self._waiting[#self._waiting + 1] = op
+  local timer = limit and async.at(limit, function() op:resolve(false) end)
+  local ok, in_time = pcall(async.wait, op)
+  if timer then
+    timer:cancel()
+  end
+  if not ok then
+    error(in_time, 0)
+  end
+  return in_time
+end
+
+-- ------------------------------------------------------------------------------------ reading
+
+--- The next frame that is here: a table with a `type`, nil when there is none; or the connection is over.
+local function next_frame(self)
+  while self._req do
+    local kind, bytes = self._req:next()
+    if kind == "message" then
+      local frame = json.decode(bytes)
+      if type(frame) == "table" and type(frame.type) == "string" then
+        return frame
+      end
+    elseif kind == "broken" then
+      fail(self, "stream", "the server broke the rules of WebSocket before the command ended")
+    elseif kind == "close" or self._req:done() then
+      fail(self, "stream", "the connection ended before the command did")
+    else
+      return nil
+    end
+  end
+end
+
+local function message_of(frame)
+  local text = type(frame.message) == "string" and frame.message or ""
+  return text ~= "" and text or "the session failed and the server did not say why"
+end
+
+local function take_output(self, source, frame)
+  local data = type(frame.data) == "string" and core.base64_decode(frame.data)
+  if not data then
+    fail(self, "stream", ("the server sent %s that is not base64"):format(source))
+    return
+  end
+  local callback = self._callbacks[source]
+  if callback then
+    local ok, err = pcall(callback, data)
+    if not ok then
+      self._error = err
+      finish(self)
+    end
+  elseif self._taker then
+    self._queue[#self._queue + 1] = { source, data }
+    self._queued = self._queued + #data
+  end
+end
+
+--- Takes a frame of a session that runs.
+local function take(self, frame)
+  if SOURCES[frame.type] then
+    take_output(self, frame.type, frame)
+  elseif frame.type == "exit" then
+    if type(frame.code) == "number" and frame.code % 1 == 0 then
+      self.exit_code = frame.code
+      finish(self)
+    else
+      fail(self, "stream", "the command ended, and the server did not say with what exit code")
+    end
+  elseif frame.type == "error" then
+    fail(self, "run", message_of(frame))
+  end
+end
+
+--- Reads what is here, or waits for news. One reads at a time; the others wait for what he leaves. Returns false at
+--- the limit.
+local function read_on(self, limit)
+  if self._reading then
+    return wait_news(self, limit)
+  end
+  self._reading = true
+  local ok, in_time = pcall(function()
+    async.checkpoint()
+    local frame = next_frame(self)
+    if frame then
+      take(self, frame)
+      return true
+    end
+    return not self._req or wait_news(self, limit)
+  end)
+  self._reading = false
+  wake(self)
+  if not ok then
+    error(in_time, 0)
+  end
+  return in_time
+end
+
+--- The command's exit code. Waits for its end; output nobody asked for is dropped. Raises `timeout` after `timeout`
+--- ms, `stream` when the session ended before the command did, `run` when the server reports an error.
+---@param timeout number|nil  ms, nil and 0: no limit
+---@return integer
+function methods:wait(timeout)
+  if timeout ~= nil then
+    options.ms(timeout, "timeout")
+  end
+  local limit = timeout and timeout > 0 and async.now() + timeout or nil
+  while self._req do
+    local in_time
+    if self._queued > MAX_QUEUED then
+      in_time = wait_news(self, limit)
+    else
+      in_time = read_on(self, limit)
+    end
+    if not in_time and self._req then
+      errors.raise("timeout", ("the command did not end within %g ms"):format(timeout),
+        { box_id = self._link.id, retryable = true })
+    end
+  end
+  if self.exit_code == nil then
+    error(self._error, 0)
+  end
+  return self.exit_code
+end
+
+--- The next output: its source and bytes; nil at the end.
+local function next_output(self)
+  while true do
+    local item = table.remove(self._queue, 1)
+    if item then
+      self._queued = self._queued - #item[2]
+      wake(self)
+      return item[1], item[2]
+    elseif not self._req then
+      self._taker = false
+      if self.exit_code == nil then
+        error(self._error, 0)
+      end
+      return nil
+    end
+    read_on(self)
+  end
+end
+
+-- Closes the loop over the output on Lua 5.4.
+local Taker = {}
+
+function Taker.__close(taker)
+  local self = taker.session
+  self._taker, self._queue, self._queued = false, {}, 0
+  wake(self)
+end
+
+--- `for source, data in session:output() do`: "stdout" or "stderr" and bytes as they come, until the command has
+--- ended. With a terminal everything is stdout. Raises what `wait` would. What has a callback does not come here.
+---@return fun(): string|nil, string|nil
+function methods:output()
+  self._taker = true
+  return next_output, self, nil, setmetatable({ session = self }, Taker)
+end
+
+-- ------------------------------------------------------------------------------------ writing
+
+--- Sends a frame. False when the session is over; waits while much is unsent.
+local function send(self, frame)
+  while self._req and self._req:unsent() > HIGH_WATER do
+    wait_news(self)
+  end
+  return self._req ~= nil and self._req:send(json.encode(frame))
+end
+
+--- Writes to the command's input. Waits while much is unsent. False when the command has ended.
+---@param bytes string
+---@return boolean
+function methods:write(bytes)
+  if type(bytes) ~= "string" then
+    errors.raise("usage", "session:write takes a string, got " .. type(bytes))
+  end
+  for at = 1, #bytes, PIECE do
+    if not send(self, { type = "stdin", data = core.base64_encode(bytes:sub(at, at + PIECE - 1)) }) then
+      return false
+    end
+  end
+  return self._req ~= nil
+end
+
+--- Ends the command's input.
+---@return boolean  false when the command has ended
+function methods:end_stdin()
+  return send(self, { type = "stdin_close" })
+end
+
+local function check_size(value, what)
+  if type(value) ~= "number" or value % 1 ~= 0 or value < 1 or value > 65535 then
+    errors.raise("usage", ("%s must be a whole number from 1 to 65535, got %s"):format(what, tostring(value)))
+  end
+end
+
+--- Tells the command's terminal its size.
+---@param rows integer
+---@param cols integer
+---@return boolean  false when the command has ended
+function methods:resize(rows, cols)
+  check_size(rows, "rows")
+  check_size(cols, "cols")
+  return send(self, { type = "resize", rows = rows, cols = cols })
+end
+
+--- Sends a signal to the command and all it started.
+---@param signal string|nil  "TERM" when nil; "SIG" before it may be there
+---@return boolean  false when the command has ended
+function methods:kill(signal)
+  if signal ~= nil and type(signal) ~= "string" then
+    errors.raise("usage", "the signal must be a string, got " .. type(signal))
+  end
+  local name = (signal or "TERM"):match("^%s*(.-)%s*$"):upper():gsub("^SIG", "")
+  for _, known in ipairs(SIGNALS) do
+    if name == known then
+      return send(self, { type = "signal", signal = name })
+    end
+  end
+  local near = errors.nearest(name, SIGNALS)
+  errors.raise("usage", ("signal %q cannot be sent%s: %s"):format(signal, near and (" (did you mean %q?)"):format(near)
+    or "", "it must be one of " .. table.concat(SIGNALS, " ")))
+end
+
+--- Asks the command to end, and kills it when it has not after `grace_ms`.
+---@param grace_ms number|nil  nil: the server's
+---@return boolean  false when the command has ended
+function methods:terminate(grace_ms)
+  if grace_ms ~= nil then
+    options.ms(grace_ms, "grace_ms")
+  end
+  return send(self, { type = "terminate", graceMs = grace_ms and grace_ms > 0 and grace_ms or nil })
+end
+
+--- Hangs up: the server kills what still runs.
+function methods:close()
+  if self._req then
+    self._req:hang_up()
+    fail(self, "stream", "the session was closed before its command ended")
+  end
+end
+
+local metatable = namespace.metatable("session", methods)
+
+function metatable.__close(self)
+  self:close()
+end
+
+function metatable.__tostring(self)
+  return ("lbox.Session (%s)"):format(self.exec_id or "not started")
+end
+
+-- ------------------------------------------------------------------------------------ opening
+
+--- Waits until the command runs.
+local function start(self, deadline)
+  while true do
+    local frame = next_frame(self)
+    if frame and frame.type == "started" then
+      if type(frame.pid) ~= "number" or frame.pid % 1 ~= 0 or frame.pid < 1 then
+        fail(self, "stream", "the session was started without a usable pid")
+        error(self._error, 0)
+      end
+      self.pid, self.exec_id = frame.pid, type(frame.execId) == "string" and frame.execId or ""
+      return
+    elseif frame and frame.type == "error" then
+      fail(self, "run", message_of(frame))
+    elseif frame and frame.type == "exit" then
+      fail(self, "stream", "the command ended before the server said that it had started")
+    elseif not frame and self._req and not wait_news(self, deadline.at) then
+      fail(self, "timeout", ("the session did not start within %g ms"):format(deadline.ms))
+    end
+    if not self._req then
+      error(self._error, 0)
+    end
+  end
+end
+
+--- The scope that opened the session is left: it is hung up. The scope holds the session weakly.
+local function tie_to_scope(self)
+  local weak = setmetatable({ session = self }, { __mode = "v" })
+  async.source(self._transfer.id, function()
+    if weak.session then
+      wake(weak.session)
+    end
+  end)
+  return async.on_close(function()
+    if weak.session then
+      weak.session:close()
+    end
+  end)
+end
+
+---@class lbox.session.Options
+---@field link lbox.Link
+---@field spec lbox.client.Spec  of the handshake
+---@field deadline lbox.Deadline  for handshake and start
+---@field start table  the first frame
+---@field on_stdout fun(data: string)|nil
+---@field on_stderr fun(data: string)|nil
+
+--- Opens a session and waits until its command runs.
+---@param opts lbox.session.Options
+---@return lbox.Session
+function M.open(opts)
+  local link = opts.link
+  opts.spec.deadline = opts.deadline
+  local transfer = link:send(opts.spec)
+  local self = setmetatable({
+    _link = link, _transfer = transfer, _req = transfer.req, _waiting = {}, _queue = {}, _queued = 0, _taker = false,
+    _reading = false, _callbacks = { stdout = opts.on_stdout, stderr = opts.on_stderr },
+  }, metatable)
+  link.streams[self] = true
+  self._closer = tie_to_scope(self)
+  self._req:send(json.encode(opts.start))
+  local ok, err = pcall(start, self, opts.deadline)
+  if not ok then
+    finish(self)
+    error(err, 0)
+  end
+  return self
+end
+
+return M
