@@ -13,6 +13,18 @@ routes["POST /v2/box/b/run/stream"] = function(reply)
   reply:event("text", { text = "so far" })
   reply:cut()
 end
+routes["GET /v2/box/b/exec-session"] = function(reply, request)
+  local ws = reply:websocket(request)
+  ws:receive()
+  ws:send { type = "started", pid = 1, execId = "e" }
+  local frame = ws:receive()
+  ws:send { type = "stdout", data = frame.data }
+  if frame.data == "Y3V0" then
+    reply:cut()
+  else
+    ws:send { type = "exit", code = 0 }
+  end
+end
 routes["GET /v2/box/half"] = function(reply)
   reply:raw("HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n{\"id\":\"half\",\"status\":")
   reply:cut()
@@ -90,6 +102,42 @@ describe("TLS", function()
       get("b").agent:run { prompt = "x" }
     end)
     assert.are.equal("so far", err.partial)
+  end)
+
+  --- Says something in a session; what comes back, and how it ended.
+  local function talk(opts, said)
+    opts.api_key = fault.KEY
+    local session = lbox.Box.get("b", opts).exec:session { cmd = "x" }
+    session:write(said)
+    local _, data = session.output(session)(session)
+    return data, pcall(session.wait, session)
+  end
+
+  it("carries sessions, and tells when one is cut", function()
+    through("proxy")
+    local opts = { base_url = front.url, ca_file = front.ca_file }
+    assert.are.same({ "hello", true, 0 }, { talk(opts, "hello") })
+    local data, ok, err = talk(opts, "cut")
+    assert.are.same({ "cut", false, "stream" }, { data, ok, err.kind })
+  end)
+
+  it("and sessions go through a proxy, and sessions without TLS, too", function()
+    through("proxy", "box.example")
+    local tunnel = tls.start("connect", front.url:match("%d+$"))
+    local ok, err = pcall(function()
+      assert.are.equal("hello", (talk({
+        base_url = "https://box.example", ca_file = front.ca_file, proxy = tunnel.url:gsub("^https", "http"),
+      }, "hello")))
+    end)
+    tunnel:stop()
+    assert(ok, err)
+    tunnel = tls.start("connect", server.port)
+    ok, err = pcall(function()
+      assert.are.equal("hello", (talk({ base_url = "http://box.example", proxy = tunnel.url:gsub("^https", "http") },
+        "hello")))
+    end)
+    tunnel:stop()
+    assert(ok, err)
   end)
 end)
 

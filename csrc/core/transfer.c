@@ -327,6 +327,8 @@ static CURLcode set_route(struct lbox_http *h, const struct lbox_http_options *o
     if (o->no_proxy)
       SET(h, code, CURLOPT_NOPROXY, o->no_proxy);
     SET(h, code, CURLOPT_SUPPRESS_CONNECT_HEADERS, 1L);
+    if (o->upgrade) /* a proxy that reads along would not let it through */
+      SET(h, code, CURLOPT_HTTPPROXYTUNNEL, 1L);
   }
   if (o->ca_file)
     SET(h, code, CURLOPT_CAINFO, o->ca_file);

@@ -2,6 +2,7 @@
 //
 //   h2           a Box API on HTTP/2 and HTTP/1.1; GET /_stats tells what connections it saw
 //   proxy PORT   what is said over TLS goes to PORT of this machine as it is, and back
+//   connect PORT no TLS: a proxy for box.example, which is PORT of this machine
 //   reset        resets each connection at the client's first byte
 //   silent       accepts, and never says anything
 import fs from "node:fs";
@@ -55,6 +56,23 @@ const servers = {
     server.pipe(client, { end: false });
     // Without a goodbye: over TLS an end that is only the connection's is a cut.
     for (const socket of [client, server]) socket.on("close", end).on("error", end);
+  }),
+  connect: () => net.createServer((client) => {
+    let head = "";
+    const listen = (bytes) => {
+      head += bytes.toString("latin1");
+      if (!head.endsWith("\r\n\r\n")) return;
+      client.off("data", listen);
+      const tunnel = head.startsWith("CONNECT box.example:");
+      const server = net.connect(Number(target), "127.0.0.1", () => {
+        if (tunnel) client.write("HTTP/1.1 200 Connected\r\n\r\n");
+        else server.write(head.replace("http://box.example", ""));
+        client.pipe(server);
+        server.pipe(client);
+      });
+      server.on("error", () => client.destroy());
+    };
+    client.on("data", listen).on("error", () => {});
   }),
   reset: () => net.createServer((socket) => {
     socket.on("error", () => {});
