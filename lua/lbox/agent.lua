@@ -9,6 +9,7 @@ local errors = require "lbox.errors"
 local json = require "lbox.json"
 local namespace = require "lbox.namespace"
 local options = require "lbox.options"
+local prompt_files = require "lbox.prompt_files"
 local runs = require "lbox.run"
 local schema = require "lbox.schema"
 local streams = require "lbox.stream"
@@ -27,6 +28,7 @@ local RAW_BYTES = 500
 -- `timeout` is a deadline for the whole run, over all tries; nil: none.
 ---@class lbox.agent.StreamOptions: lbox.CallOptions
 ---@field prompt string
+---@field files string[]|lbox.PromptFile[]|nil  local paths, or contents
 ---@field options table|nil          of the agent itself, snake_case
 ---@field idle_timeout number|nil    ms of silence allowed; 0: any, nil: the client's timeout
 ---@field budget lbox.Budget|nil     what the run may spend together with others
@@ -34,6 +36,7 @@ local RAW_BYTES = 500
 ---@field on_tool_result fun(result: { tool_call_id: string?, output: any })|nil
 local STREAM_OPTIONS = client.call_options {
   prompt = "text!",
+  files = "table",
   options = "table",
   idle_timeout = "ms",
   budget = "lbox.budget",
@@ -48,6 +51,7 @@ local STREAM_OPTIONS = client.call_options {
 ---  wait for it then
 local RUN_OPTIONS = client.call_options {
   prompt = "text!",
+  files = "table",
   response_schema = "any",
   options = "table",
   idle_timeout = "ms",
@@ -83,10 +87,11 @@ local function check(self, opts, spec, what)
 end
 
 --- The body of a request for a run.
-local function body_of(link, opts, json_schema, entry)
+local function body_of(link, opts, json_schema, entry, files)
   return {
     prompt = opts.prompt,
     folder = link:folder(),
+    files = files,
     json_schema = json_schema,
     agent_options = wire_options(opts.options, link.harness, entry),
   }
@@ -95,6 +100,7 @@ end
 --- Starts a run. The deadline is the caller's: a run that is tried again has one for all tries.
 local function open(self, opts, deadline, json_schema, follow)
   local link = self._link
+  local files, parts = prompt_files.of(opts.files)
   local entry = budgets.begin(opts.budget, link.id)
   return agent_stream.open {
     link = link,
@@ -105,7 +111,8 @@ local function open(self, opts, deadline, json_schema, follow)
       mode = "sse",
       headers = opts.headers,
       extra = opts.extra,
-      json = body_of(link, opts, json_schema, entry),
+      json = body_of(link, opts, json_schema, entry, files),
+      parts = parts,
       lost = "the run may have been started",
     },
     deadline = deadline,
@@ -184,8 +191,9 @@ local function start_with_webhook(self, opts, json_schema)
   end
   options.check(opts.webhook, WEBHOOK, "webhook")
   local link = self._link
+  local files, parts = prompt_files.of(opts.files)
   local entry = budgets.begin(opts.budget, link.id)
-  local body = body_of(link, opts, json_schema, entry)
+  local body = body_of(link, opts, json_schema, entry, files)
   body.webhook = opts.webhook
   local secrets = {}
   for _, value in pairs(opts.webhook.headers or {}) do
@@ -194,7 +202,7 @@ local function start_with_webhook(self, opts, json_schema)
   local run = runs.fields(link, "agent")
   run._entry = entry
   local spec = {
-    method = "POST", path = "/run", json = body, opts = opts, secrets = secrets,
+    method = "POST", path = "/run", json = body, parts = parts, opts = opts, secrets = secrets,
     lost = "the run may have been started",
     permit = entry and function() entry:check() end,
     undo = function(transfer)

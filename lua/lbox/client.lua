@@ -1,6 +1,7 @@
 --- Talks to one Box API with one key: headers, deadlines, retries, and errors made of what comes
 --- back.
 local async = require "lbox.async"
+local bodies = require "lbox.body"
 local config = require "lbox.config"
 local core = require "lbox.core"
 local errors = require "lbox.errors"
@@ -92,18 +93,22 @@ end
 ---@field query table[]|nil        list of { name, value }
 ---@field json table|nil           the body
 ---@field extra table|nil          merged into the body as it is
+---@field parts lbox.Part[]|nil    files that are sent too: the body is a form then, with `json` as its fields
+---@field progress (fun(sent: integer, total: integer))|nil  hears how much of such a body was sent
 ---@field opts table|nil           the caller's options: headers, extra and timeout come from there when the
 ---  spec has none itself
 ---@field headers table|nil        name -> value, from the user
 ---@field timeout number|nil       ms, 0: none, nil: the client's
 ---@field deadline lbox.Deadline|nil  instead of timeout
----@field mode "sse"|"exec"|"websocket"|nil  of a streamed answer
+---@field mode "sse"|"exec"|"raw"|"websocket"|nil  of a streamed answer
+---@field size integer|nil        of a raw answer, if it is known
 ---@field accept string|nil        what a WebSocket's server has to say to its key
 ---@field idle number|nil          ms of silence a stream may keep before its answer begins
 ---@field secrets string[]|nil     what no message may show, beside the key
 ---@field box_id string|nil         goes into errors
 ---@field may_be_empty boolean|nil  an answer without a body reads as {}
 ---@field once boolean|nil          an answer is final: only broken connections are retried
+---@field subject string|nil       which of many things that are asked for alike: named in messages
 ---@field lost string|nil          what may have happened when no answer came
 ---@field undo fun(transfer: lbox.Transfer)|nil  called when nobody waits any longer for the answer of a
 ---  request that was sent; the transfer still runs. Takes back what the request does, in CLEAN_UP_MS and
@@ -124,10 +129,13 @@ local function check_header(name, value)
   end
 end
 
-function Client:headers(spec, has_body)
+function Client:headers(spec, is_json)
   local list, taken = {}, {}
   for name, value in pairs(spec.headers or {}) do
     check_header(name, value)
+    if spec.parts and name:lower() == "content-type" then
+      errors.raise("usage", ("the header %s is set by lbox"):format(name))
+    end
     taken[name:lower()] = true
     list[#list + 1] = name .. ": " .. value
   end
@@ -140,7 +148,7 @@ function Client:headers(spec, has_body)
   if self.settings.api_key then
     add("X-Box-Api-Key", self.settings.api_key)
   end
-  if has_body then
+  if is_json then
     add("Content-Type", "application/json")
   end
   add("Accept", spec.mode == "sse" and "text/event-stream" or "*/*")
@@ -157,23 +165,6 @@ function Client:headers(spec, has_body)
   return list
 end
 
-local function body_of(spec)
-  local body = spec.json
-  if spec.extra then
-    body = merged(body or {}, spec.extra)
-  end
-  if not body then
-    return nil
-  end
-  local ok, text = pcall(json.encode, body)
-  if not ok then
-    errors.raise("usage", "what is sent must have a JSON form: " .. tostring(text))
-  elseif not core.is_utf8(text) then
-    errors.raise("usage", "what is sent must be UTF-8 text")
-  end
-  return text
-end
-
 --- What messages may say of the request.
 function Client:describe(spec)
   local secrets = { self.settings.api_key }
@@ -181,7 +172,8 @@ function Client:describe(spec)
     secrets[#secrets + 1] = secret
   end
   return {
-    what = spec.method .. " " .. spec.path,
+    what = spec.method .. " " .. spec.path .. (spec.subject and " of " .. spec.subject or ""),
+    subject = spec.subject,
     url = self.settings.base_url,
     unix_socket = self.settings.unix_socket,
     secrets = secrets,
@@ -210,7 +202,7 @@ end
 
 --- Waits for a transfer; whatever interrupts the wait ends the transfer.
 local function wait(transfer, spec, ready, limit)
-  local ok, in_time = pcall(transfer.wait, transfer, ready, limit)
+  local ok, in_time = pcall(transfer.wait, transfer, ready, limit, spec.progress)
   if not ok then
     if spec.undo and transfer.req:sent() then
       spec.undo(transfer)
@@ -308,11 +300,12 @@ function Client:send(spec)
   local settings = self.settings
   local call = self:describe(spec)
   local deadline = spec.deadline or self:deadline(spec.timeout)
-  local body = body_of(spec)
+  local body, parts = bodies.of(spec)
   local options = {
     method = spec.method,
     headers = self:headers(spec, body ~= nil),
     body = body,
+    parts = parts,
     mode = spec.mode or "buffer",
     texts = true,
     proxy = settings.proxy,
@@ -369,6 +362,47 @@ function M.late_answer(transfer)
   local status = req:done() and not req:failure() and req:status() or nil
   local data = status and status < 300 and json.decode(req:body())
   return type(data) == "table" and data or nil, status
+end
+
+--- Takes what a streamed answer has, and waits for what follows, until it has ended well.
+local function read_on(self, spec, deadline, transfer, take)
+  local req, received = transfer.req, 0
+  while true do
+    local _, bytes = req:next()
+    if deadline.at and async.now() >= deadline.at then
+      raise(spec, failure.timeout(self:describe(spec), deadline.ms, true))
+    elseif bytes then
+      received = received + #bytes
+      take(bytes, received)
+      async.checkpoint()
+    elseif req:done() then
+      break
+    else
+      transfer:wait_change(deadline.at)
+    end
+  end
+  local kind, text, sent, curl_code = req:failure()
+  if kind then
+    raise(spec, failure.network(self:describe(spec), kind, text, sent, curl_code))
+  end
+  return received
+end
+
+--- Sends a request whose answer is bytes (mode "raw"), and gives each piece of them, and how many there
+--- were with it, to `take`, which may raise. Raises also when the answer is cut.
+---@param spec lbox.client.Spec  with a deadline
+---@param take fun(bytes: string, received: integer)
+function Client:receive(spec, take)
+  local transfer = self:send(spec)
+  local ok, received = pcall(read_on, self, spec, spec.deadline, transfer, take)
+  transfer:close()
+  if not ok then
+    error(received, 0)
+  end
+  local req = transfer.req
+  if spec.size ~= received and not req:header("content-length") and not req:header("transfer-encoding") then
+    raise(spec, failure.network(self:describe(spec), "partial", "", true, 0)) -- nothing else shows its end
+  end
 end
 
 --- Raises for an answer that is not what the Box API answers.

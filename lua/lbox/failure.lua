@@ -95,6 +95,7 @@ SENTENCES.send, SENTENCES.recv, SENTENCES.rewind, SENTENCES.cancelled = broke, b
 
 ---@class lbox.failure.Call  what a message may say of a request
 ---@field what string  "POST /v2/box"
+---@field subject string|nil  "/workspace/home/a": what of many things the request is about
 ---@field url string
 ---@field secrets string[]|nil
 ---@field lost string|nil  what may have happened when no answer came: "a box may have been created"
@@ -106,6 +107,9 @@ SENTENCES.send, SENTENCES.recv, SENTENCES.rewind, SENTENCES.cancelled = broke, b
 ---@param sent boolean
 ---@param curl_code integer
 function M.network(call, kind, text, sent, curl_code)
+  if kind == "file" then -- the fault is on this side, and no server has the whole request
+    return errors.new("usage", M.redact(tidy(text, MAX_MESSAGE), call.secrets), { not_sent = not sent or nil })
+  end
   local facts = {
     what = call.what,
     origin = call.unix_socket and "the local server" or url.origin(call.url),
@@ -160,6 +164,9 @@ function M.api(call, answer)
   local message
   if said then
     message = ("%s (%d)"):format(tidy(said, MAX_MESSAGE), status)
+    if call.subject then
+      message = call.subject .. ": " .. message
+    end
   elseif status < 400 and answer.location then
     message = ("the server redirects %s to %s (%d): set base_url to the address of the Box API")
       :format(call.what, url.origin(answer.location), status)

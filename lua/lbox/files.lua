@@ -1,11 +1,11 @@
---- `box.files`: the files of a box. Relative paths start at the box's directory.
+--- `box.files`: the files of a box. Relative paths start at the box's directory. Whole trees and large
+--- files are in file_transfer.lua.
 local client = require "lbox.client"
 local core = require "lbox.core"
 local errors = require "lbox.errors"
-local json = require "lbox.json"
+local file_transfer = require "lbox.file_transfer"
 local namespace = require "lbox.namespace"
 local options = require "lbox.options"
-local workdir = require "lbox.workdir"
 
 local M = {}
 
@@ -15,7 +15,7 @@ local M = {}
 ---@field offset integer|nil     first byte to read, from 0; needs length
 ---@field length integer|nil     bytes to read
 local READ_OPTIONS = client.read_options {
-  encoding = "string", binary = "boolean", offset = "number", length = "number",
+  encoding = "string", binary = "boolean", offset = "count", length = "count",
 }
 
 ---@class lbox.files.WriteOptions: lbox.CallOptions
@@ -29,6 +29,20 @@ local WRITE_OPTIONS = client.call_options {
 
 local LIST_OPTIONS = client.read_options {}
 
+---@class lbox.files.StatOptions: lbox.ReadOptions
+---@field follow boolean|nil     of a symbolic link what it leads to
+local STAT_OPTIONS = client.read_options { follow = "boolean" }
+
+---@class lbox.files.MkdirOptions: lbox.CallOptions
+---@field parents boolean|nil    the ones above too; that it is there already is no error then
+local MKDIR_OPTIONS = client.call_options { parents = "boolean" }
+
+---@class lbox.files.RemoveOptions: lbox.CallOptions
+---@field recursive boolean|nil  a directory with all that is in it
+local REMOVE_OPTIONS = client.call_options { recursive = "boolean" }
+
+local RENAME_OPTIONS = client.call_options {}
+
 local function check_encoding(opts, what)
   if opts.binary and opts.encoding ~= nil then
     errors.raise("usage", what .. " takes binary or encoding, not both")
@@ -36,15 +50,8 @@ local function check_encoding(opts, what)
   return opts.binary and "base64" or opts.encoding
 end
 
-local function check_count(value, what)
-  if value ~= nil and (value < 0 or value % 1 ~= 0) then
-    errors.raise("usage", ("%s must be a whole number from 0 on, got %s"):format(
-      what, tostring(value)))
-  end
-end
-
 local function absolute(self, path, what)
-  return workdir.absolute(self._link.box.cwd, options.nonblank(path, what))
+  return self._link:path_of(path, what)
 end
 
 ---@class lbox.BoxFiles
@@ -56,11 +63,8 @@ local methods = {}
 ---@param opts lbox.files.ReadOptions|nil
 ---@return string
 function methods:read(path, opts)
-  options.check(opts, READ_OPTIONS, "box.files:read")
-  opts = opts or {}
+  opts = options.call(opts, READ_OPTIONS, "box.files:read")
   local encoding = check_encoding(opts, "box.files:read")
-  check_count(opts.offset, "offset")
-  check_count(opts.length, "length")
   if opts.offset and not opts.length then
     errors.raise("usage", "offset needs length: how many bytes to read from there")
   end
@@ -74,8 +78,7 @@ function methods:read(path, opts)
       { "offset", opts.length and ("%d"):format(opts.offset or 0) },
       { "length", opts.length and ("%d"):format(opts.length) },
     },
-    timeout = opts.timeout,
-    headers = opts.headers,
+    opts = opts,
   }
   local answer, status = link:request(spec)
   local content = answer.content
@@ -104,9 +107,7 @@ function methods:write(opts)
     method = "POST",
     path = "/files/write",
     json = { path = absolute(self, opts.path, "path"), content = content, encoding = encoding },
-    extra = opts.extra,
-    timeout = opts.timeout,
-    headers = opts.headers,
+    opts = opts,
   }
 end
 
@@ -116,24 +117,74 @@ end
 ---@param opts lbox.ReadOptions|nil
 ---@return table[]
 function methods:list(path, opts)
-  options.check(opts, LIST_OPTIONS, "box.files:list")
-  opts = opts or {}
+  opts = options.call(opts, LIST_OPTIONS, "box.files:list")
   local link = self._link
-  local answer = link:request {
-    method = "GET",
-    path = "/files/list",
-    query = { { "folder", path ~= nil and absolute(self, path, "path") or link:folder() } },
-    timeout = opts.timeout,
-    headers = opts.headers,
+  return file_transfer.list(link, path ~= nil and absolute(self, path, "path") or link:folder(), opts)
+end
+
+--- What is at a path: { type, size, mod_time, inode, version }; `type` is file, directory, symlink or
+--- other. Raises `api` 404 when nothing is there.
+---@param path string
+---@param opts lbox.files.StatOptions|nil
+---@return table
+function methods:stat(path, opts)
+  opts = options.call(opts, STAT_OPTIONS, "box.files:stat")
+  return file_transfer.stat(self._link, absolute(self, path, "path"), opts.follow, opts)
+end
+
+--- Sends a change that is answered with nothing.
+local function change(self, name, body, opts)
+  self._link:perform {
+    method = "POST", path = "/files/" .. name, json = body, opts = opts,
   }
-  return type(answer.files) == "table" and json.strip_nulls(answer.files) or {}
 end
 
-local metatable = namespace.metatable("box.files", methods)
-
----@param link lbox.Link
-function M.new(link)
-  return setmetatable({ _link = link }, metatable)
+--- Makes a directory.
+---@param path string
+---@param opts lbox.files.MkdirOptions|nil
+function methods:mkdir(path, opts)
+  opts = options.call(opts, MKDIR_OPTIONS, "box.files:mkdir")
+  change(self, "mkdir", { path = absolute(self, path, "path"), parents = opts.parents or false }, opts)
 end
+
+--- Gives a file or directory another path.
+---@param from string
+---@param to string
+---@param opts lbox.CallOptions|nil
+function methods:rename(from, to, opts)
+  opts = options.call(opts, RENAME_OPTIONS, "box.files:rename")
+  change(self, "rename", { from = absolute(self, from, "from"), to = absolute(self, to, "to") }, opts)
+end
+
+--- Removes a file, or with `recursive` a directory.
+---@param path string
+---@param opts lbox.files.RemoveOptions|nil
+function methods:remove(path, opts)
+  opts = options.call(opts, REMOVE_OPTIONS, "box.files:remove")
+  change(self, "remove", { path = absolute(self, path, "path"), recursive = opts.recursive or false }, opts)
+end
+
+--- Sends files of this machine, read while they are sent: `box.files:upload { { path = "a.bin",
+--- destination = "data/a.bin" } }`. Raises `usage` before any request for a path that cannot be read, and
+--- when a file changes while it is sent; the server has none of them then.
+---@param list { path: string, destination: string }[]
+---@param opts lbox.files.UploadOptions|nil
+function methods:upload(list, opts)
+  file_transfer.upload(self._link, list, opts)
+end
+
+--- Fetches a folder, or one file, and returns the local paths that were written. A folder goes into `to`,
+--- or else into a directory of its own name below the current one; a file to the path `to`, or into it
+--- if it is a directory. Every file appears whole or not at all and takes the place of what has its name.
+--- Raises `api` for names that would lead out of the target (nothing leads there), and for a tree of more
+--- than 64 levels or 100,000 entries; `network` for a file that is cut, `usage` for what cannot be written
+--- here. What was written before an error stays.
+---@param opts lbox.files.DownloadOptions|nil
+---@return string[]
+function methods:download(opts)
+  return file_transfer.download(self._link, opts)
+end
+
+M.new = namespace.of_box("box.files", methods)
 
 return M

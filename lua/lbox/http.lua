@@ -48,9 +48,12 @@ end
 --- waits nothing but the transfer's owner holds it, so an abandoned one is collected and ends.
 ---@param ready fun(req: table): boolean
 ---@param limit number|nil
+---@param progress (fun(sent: integer, total: integer))|nil  told of a body made of parts, in between
 ---@return boolean in_time
-function Transfer:wait(ready, limit)
-  if ready(self.req) then
+function Transfer:wait(ready, limit, progress)
+  if progress then
+    return self:wait_sending(ready, limit, progress)
+  elseif ready(self.req) then
     return true
   end
   local op = async.op()
@@ -67,6 +70,27 @@ function Transfer:wait(ready, limit)
     error(in_time, 0)
   end
   return in_time
+end
+
+--- The same, and tells `progress` now and then how much of the request was sent, and how much it is.
+function Transfer:wait_sending(ready, limit, progress)
+  local told = -1
+  local function is_news(req)
+    return ready(req) or req:sent_bytes() > told
+  end
+  while true do
+    local in_time = self:wait(is_news, limit)
+    local sent, total = self.req:sent_bytes()
+    if sent > told then
+      told = sent
+      progress(sent, total)
+    end
+    if ready(self.req) then
+      return true
+    elseif not in_time or (limit and async.now() >= limit) then
+      return false
+    end
+  end
 end
 
 --- Waits until anything happened: bytes came or the transfer ended. Returns false at the limit.

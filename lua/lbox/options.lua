@@ -30,22 +30,33 @@ local function one_of(value, choices, what)
   errors.raise("usage", ("%s must be %s, got %s"):format(what, table.concat(shown, " or "), quoted(value)))
 end
 
---- Requires a list of strings without holes.
-local function strings(value, what)
+--- Requires a list without holes.
+---@param value any
+---@param what string
+---@param of string  "a list of strings"
+function M.list(value, what, of)
   local n = type(value) == "table" and #value
   if not n then
-    errors.raise("usage", ("%s must be a list of strings, got %s"):format(what, type(value)))
+    errors.raise("usage", ("%s must be %s, got %s"):format(what, of, type(value)))
   end
-  for key, item in pairs(value) do
+  for key in pairs(value) do
     if type(key) ~= "number" or key < 1 or key > n or key % 1 ~= 0 then
-      errors.raise("usage", ("%s must be a list of strings, got a table with the key %s"):format(what, quoted(key)))
-    elseif type(item) ~= "string" then
-      errors.raise("usage", ("%s must be a list of strings, but item %d is a %s"):format(what, key, type(item)))
+      errors.raise("usage", ("%s must be %s, got a table with the key %s"):format(what, of, quoted(key)))
     end
   end
   for i = 1, n do
     if value[i] == nil then
-      errors.raise("usage", ("%s must be a list of strings, but item %d is missing"):format(what, i))
+      errors.raise("usage", ("%s must be %s, but item %d is missing"):format(what, of, i))
+    end
+  end
+end
+
+--- Requires a list of strings without holes.
+local function strings(value, what)
+  M.list(value, what, "a list of strings")
+  for i, item in ipairs(value) do
+    if type(item) ~= "string" then
+      errors.raise("usage", ("%s must be a list of strings, but item %d is a %s"):format(what, i, type(item)))
     end
   end
 end

@@ -1,5 +1,6 @@
 -- Starts the fault server beside this file for a spec, on every Lua: only the shell is used. Also
 -- the small things every spec over the wire needs.
+local core = require "lbox.core"
 local json = require "lbox.json"
 local http = require "lbox.http"
 
@@ -97,6 +98,9 @@ function M:log(name)
   local transfer = http.send { method = "GET", url = self.url .. "/_log" }
   transfer:wait(function(req) return req:done() end)
   local all = assert(json.decode(transfer.req:body()))
+  for _, request in ipairs(all) do
+    request.body = core.base64_decode(request.body)
+  end
   if not name then
     return all
   end

@@ -4,14 +4,17 @@
 --
 -- prints its port and serves until it is killed. The file returns a table of handlers by "METHOD
 -- /path"; each is called as handler(reply, request) and does what it likes with the connection.
+-- A handler "EARLY /path" is called before the body is read.
 -- What has no handler is answered as a healthy server would: GET /v2/box/{id} with a box that has
--- an agent, anything else with 404. GET /_log lists every request so far.
+-- an agent, anything else with 404. GET /_log lists every request so far, with bodies as base64. Of
+-- bodies over a megabyte only the size is kept.
 local async = require "lbox.async"
 local core = require "lbox.core"
 local json = require "lbox.json"
 local posix = require "lbox.server.posix"
 
 local routes = dofile(arg[1])
+local MOST_KEPT = 1024 * 1024
 
 local log = json.array {}
 local counts = {}
@@ -152,7 +155,7 @@ end
 
 -- ---------------------------------------------------------------------------------- serving
 
-local function parse(text, body, connection)
+local function parse(text, body, size, connection)
   local method, target = text:match("^(%S+) (%S+)")
   local path, query = target:match("^([^?]*)%??(.*)$")
   local headers = {}
@@ -162,7 +165,7 @@ local function parse(text, body, connection)
   local name = method .. " " .. path
   counts[name] = (counts[name] or 0) + 1
   return {
-    name = name, method = method, path = path, query = query, headers = headers, body = body,
+    name = name, method = method, path = path, query = query, headers = headers, body = body, size = size,
     count = counts[name], connection = connection,
   }
 end
@@ -172,7 +175,12 @@ local function answer(reply, request)
     reply:json(200, log)
     return
   end
-  log[#log + 1] = request
+  local entry = {}
+  for key, value in pairs(request) do
+    entry[key] = value
+  end
+  entry.body = core.base64_encode(request.body)
+  log[#log + 1] = entry
   local handler = routes[request.name]
   local id = request.method == "GET" and request.path:match("^/v2/box/([^/]+)$")
   if handler then
@@ -184,6 +192,28 @@ local function answer(reply, request)
   end
 end
 
+--- Reads the rest of a body of which `input` has come. Returns it, "" when it is too large to be kept,
+--- and what came after it; nothing when the client goes away before its end.
+local function read_body(reply, input, length)
+  local kept, got = { input }, #input
+  while got < length do
+    local bytes, _, errno = posix.read(reply.fd, 65536)
+    if bytes and bytes ~= "" then
+      got = got + #bytes
+      kept[#kept + 1] = length <= MOST_KEPT and bytes or nil
+    elseif errno == "EAGAIN" then
+      reply.ready:wait("r")
+    else
+      return nil
+    end
+  end
+  if length > MOST_KEPT then
+    return "", ""
+  end
+  local all = table.concat(kept)
+  return all:sub(1, length), all:sub(length + 1)
+end
+
 local function serve(fd)
   connections = connections + 1
   local connection = connections
@@ -191,11 +221,19 @@ local function serve(fd)
   local input = ""
   while not reply.broken do
     local text, rest = input:match("^(.-\r\n\r\n)(.*)$")
-    local length = text and tonumber(text:match("\r\n[Cc]ontent%-[Ll]ength:%s*(%d+)")) or 0
-    if text and #rest >= length then
-      input = rest:sub(length + 1)
+    if text then
+      local length = tonumber(text:match("\r\n[Cc]ontent%-[Ll]ength:%s*(%d+)")) or 0
+      local early = routes["EARLY " .. text:match("^%S+ (%S+)")]
+      if early then
+        early(reply)
+      end
+      local body
+      body, input = read_body(reply, rest, length)
+      if not body then
+        break
+      end
       reply.left = nil
-      answer(reply, parse(text, rest:sub(1, length), connection))
+      answer(reply, parse(text, body, length, connection))
     elseif input:byte(1) == 22 then -- a TLS handshake: not understood here
       reply:raw("HTTP/1.1 400 Bad Request\r\n\r\n")
       reply:cut()
