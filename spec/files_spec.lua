@@ -18,6 +18,17 @@ routes["GET /v2/box/b/files/list"] = function(reply)
   reply:text(200, '{"files":[{"name":"a","path":"/a","size":1,"is_dir":false,"mod_time":null,'
     .. '"mode":"x"}]}')
 end
+routes["GET /v2/box/b/files/stat"] = function(reply, request)
+  if request.query:find("missing", 1, true) then
+    reply:json(404, { error = "nothing there" })
+  else
+    reply:text(200, '{"type":"symlink","size":3,"mod_time":"2026-01-01T00:00:00Z","inode":7,"version":null}')
+  end
+end
+routes["GET /v2/box/odd/files/stat"] = function(reply) reply:json(200, {}) end
+for _, name in ipairs { "mkdir", "rename", "remove" } do
+  routes["POST /v2/box/b/files/" .. name] = function(reply) reply:json(200, { message = "done" }) end
+end
 routes["GET /v2/box/empty/files/list"] = function(reply) reply:text(200, '{"files":null}') end
 ]]
 
@@ -136,5 +147,54 @@ describe("files", function()
     box.files:list()
     assert.are.equal("folder=x", query("GET /v2/box/b/files/list"))
     assert.are.same({}, server:box("empty").files:list())
+  end)
+
+  local function sent(name)
+    local log = server:log("POST /v2/box/b/files/" .. name)
+    return json.decode(log[#log].body)
+  end
+
+  it("says what is at a path", function()
+    assert.are.same({ type = "symlink", size = 3, mod_time = "2026-01-01T00:00:00Z", inode = 7 },
+      box.files:stat("a"))
+    assert.are.equal("path=%2Fworkspace%2Fhome%2Fa", query("GET /v2/box/b/files/stat"))
+    box.files:stat("/a", { follow = true })
+    assert.are.equal("path=%2Fa&follow=true", query("GET /v2/box/b/files/stat"))
+    assert.are.equal(404, fault.raised(box.files.stat, box.files, "missing").status_code)
+    local odd = server:box("odd").files
+    assert.are.equal("api", fault.raised(odd.stat, odd, "a").kind)
+  end)
+
+  it("makes directories, renames and removes", function()
+    box.cwd = "/tmp"
+    assert.is_nil(box.files:mkdir("a/b"))
+    assert.are.same({ path = "/tmp/a/b", parents = false }, sent "mkdir")
+    box.files:mkdir("/a/b", { parents = true, extra = { mode = "700" } })
+    assert.are.same({ path = "/a/b", parents = true, mode = "700" }, sent "mkdir")
+    assert.is_nil(box.files:rename("a", "/b"))
+    assert.are.same({ from = "/tmp/a", to = "/b" }, sent "rename")
+    assert.is_nil(box.files:remove("a"))
+    assert.are.same({ path = "/tmp/a", recursive = false }, sent "remove")
+    box.files:remove("a", { recursive = true })
+    assert.are.same({ path = "/tmp/a", recursive = true }, sent "remove")
+  end)
+
+  it("checks the arguments of these too", function()
+    local before = #server:log()
+    local files = box.files
+    for _, call in ipairs {
+      function() files:stat("") end,
+      function() files:stat("a", { folow = true }) end,
+      function() files:mkdir() end,
+      function() files:mkdir("a", { parents = "yes" }) end,
+      function() files:rename("a") end,
+      function() files:rename(" ", "a") end,
+      function() files:remove("") end,
+      function() files:remove("a", { recursive = 1 }) end,
+      function() files.remove("a") end,
+    } do
+      assert.are.equal("usage", fault.raised(call).kind)
+    end
+    assert.are.equal(before, #server:log())
   end)
 end)

@@ -1,5 +1,5 @@
 --- Files between a box and this machine, as streams: no file is held in memory, and none appears under
---- its name before it is complete. See box_object's `box.files`.
+--- its name before it is complete. What `box.files:upload` and `download` do.
 local async = require "lbox.async"
 local body = require "lbox.body"
 local client = require "lbox.client"
