@@ -579,6 +579,18 @@ describe("a request", function()
     refuses("header 1 is not a string", { method = "GET", url = url, headers = { 7 } })
     refuses("option 'headers' must be a list of strings",
       { method = "GET", url = url, headers = "A: b" })
+    local function refuses_parts(text, parts, body)
+      refuses(text, { method = "POST", url = url, parts = parts, body = body })
+    end
+    refuses_parts("option 'parts' must be a list of tables", "x")
+    refuses_parts("part 1 is not a table", { "x" })
+    for _, part in ipairs { {}, { name = "a" }, { text = "b" }, { name = "a", text = "b", path = "c" } } do
+      refuses_parts("part 1 needs 'name', and either 'text' or 'path'", { part })
+    end
+    refuses_parts("'text' of part 2 must be a string", { { name = "a", text = "b" }, { name = "a", text = 1 } })
+    refuses_parts("'path' of part 1 has a NUL in it", { { name = "a", path = "a\0b" } })
+    refuses_parts("'type' of part 1 has a line break in it", { { name = "a", path = "a", type = "a\r\nb" } })
+    refuses_parts("a request has 'body' or 'parts', not both", { { name = "a", text = "b" } }, "body")
     for _, max in ipairs { 0, -1, 0 / 0, 1 / 0, "x" } do
       refuses("option 'max_body' must be a number of bytes",
         { method = "GET", url = url, max_body = max })
