@@ -1,8 +1,11 @@
 /*
 ** A body of type multipart/form-data: fields of text, and files that are read from disk while they
 ** are sent, one open at a time and never held in memory. Its length is known before. A file that is
-** not the same when it is sent as when it was measured breaks the body off; it never makes it
-*wrong.
+** not the same when it is sent as when it was measured breaks the body off and never makes it
+** wrong.
+**
+** Not libcurl's own forms: they can be rewound, so that a POST is repeated on a new connection; and
+** of a file that shrank or grew they send a body that is too short, or wrong (tried).
 */
 #ifndef LBOX_MULTIPART_H
 #define LBOX_MULTIPART_H
