@@ -188,7 +188,7 @@ describe("downloading", function()
 
   it("fetches a folder with all that is in it, and says what it wrote", function()
     assert.are.same({ target .. "/a.bin", target .. "/empty", target .. "/sp ace ä",
-      target .. "/sub/deep/deeper", target .. "/sub/inner" }, box.files:download { to = target .. "/" })
+      target .. "/sub/inner", target .. "/sub/deep/deeper" }, box.files:download { to = target .. "/" })
     assert.are.equal(TREE, place:sh("cd to && find . -mindepth 1 | LC_ALL=C sort"))
     assert.are.equal("\0\r\n\255", place:read("to/a.bin"))
     assert.are.equal("", place:read("to/empty"))
@@ -203,7 +203,7 @@ describe("downloading", function()
 
   it("goes into a directory of the folder's name", function()
     local ask = "print(table.concat(box.files:download %s, ' '))"
-    assert.are.equal("./sub/deep/deeper ./sub/inner\n", child("b", ask:format '{ folder = "sub/" }'))
+    assert.are.equal("./sub/inner ./sub/deep/deeper\n", child("b", ask:format '{ folder = "sub/" }'))
     assert.are.equal("./workspace/a\n", child("plain", ask:format "{}"))
     assert.are.equal("./workspace/a\n", child("plain", ask:format '{ folder = "." }'))
     assert.are.equal("./deep/deeper\n", child("b", "box.cwd = '/workspace/home/sub/deep' " .. ask:format "()"))
@@ -313,11 +313,11 @@ describe("downloading", function()
 
   it("has one deadline for all of its requests", function()
     local started = lbox.now()
-    local err = fails("timeout", "slow", { to = target, timeout = 350 })
-    assert.is_true(lbox.now() - started < 700)
-    assert.matches("within 350 ms", err.message)
+    local err = fails("timeout", "slow", { to = target, timeout = 250 })
+    assert.is_true(lbox.now() - started < 600)
+    assert.matches("within 250 ms", err.message)
     local written = place:sh("cd to && find . -mindepth 1 | wc -l")
-    assert.is_true(tonumber(written) >= 1 and tonumber(written) <= 4, written)
+    assert.is_true(tonumber(written) >= 4 and tonumber(written) < 9, written)
     assert.are.equal("0\n", place:sh("cd to && find . -name '.*' -mindepth 1 | wc -l"))
 
     started = lbox.now()

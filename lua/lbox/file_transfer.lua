@@ -14,6 +14,9 @@ local M = {}
 local MAX_DEPTH = 64
 local MAX_ENTRIES = 100000
 
+-- Files that are fetched at a time.
+local CONCURRENCY = 4
+
 -- Between two calls of `progress` for one file.
 local PROGRESS_MS = 50
 
@@ -161,7 +164,6 @@ local function fetch(download, remote, directory, name, where, size)
     refuse_local(where, why)
   end
   using(file, "discard", write, download, remote, where, size)
-  download.written[#download.written + 1] = where
 end
 
 --- The entries of a server's list, after a check that each is one, that it is called as one thing in a
@@ -186,23 +188,30 @@ local function checked(download, remote, entries)
   return entries
 end
 
---- Fetches what a folder has into an open directory.
+--- Fetches what a folder has into an open directory: its files, then the folders in it.
 local function fetch_all(directory, download, remote, entries, where, depth)
   if depth > MAX_DEPTH then
     refuse_server(download, ("%s is more than %d folders deep"):format(remote, MAX_DEPTH))
   end
+  local files, folders = {}, {}
   for _, entry in ipairs(checked(download, remote, entries)) do
-    local from, to = workdir.absolute(remote, entry.name), where .. "/" .. entry.name
-    if not entry.is_dir then
-      fetch(download, from, directory, entry.name, to, entry.size)
-    elseif download.recursive then
-      local inner = M.list(download.link, from, download.opts, download.deadline)
-      local sub, why = directory:enter(entry.name)
-      if not sub then
-        refuse_local(to, why)
-      end
-      using(sub, "close", fetch_all, download, from, inner, to, depth + 1)
+    local kind = entry.is_dir and folders or files
+    kind[#kind + 1] = { name = entry.name, size = entry.size, from = workdir.absolute(remote, entry.name),
+      to = where .. "/" .. entry.name }
+  end
+  async.map(files, function(file)
+    fetch(download, file.from, directory, file.name, file.to, file.size)
+  end, { concurrency = CONCURRENCY })
+  for _, file in ipairs(files) do
+    download.written[#download.written + 1] = file.to
+  end
+  for _, folder in ipairs(download.recursive and folders or {}) do
+    local inner = M.list(download.link, folder.from, download.opts, download.deadline)
+    local sub, why = directory:enter(folder.name)
+    if not sub then
+      refuse_local(folder.to, why)
     end
+    using(sub, "close", fetch_all, download, folder.from, inner, folder.to, depth + 1)
   end
 end
 
@@ -242,6 +251,7 @@ local function download_file(download, remote, to, size)
   using(open_directory(parent), "close", function(directory)
     fetch(download, remote, directory, name, where, size)
   end)
+  return { where }
 end
 
 --- What is at a path, nil when the server cannot say: it is taken for a folder then.
@@ -272,8 +282,7 @@ function M.download(link, opts)
   }
   local found = opts.folder and look(download, remote)
   if found and found.type == "file" then
-    download_file(download, remote, opts.to, found.size)
-    return download.written
+    return download_file(download, remote, opts.to, found.size)
   end
   local entries = M.list(link, opts.folder and remote or link:folder(), opts, download.deadline)
   local to = opts.to or default_target(cwd, opts.folder)

@@ -174,11 +174,11 @@ function methods:upload(list, opts)
 end
 
 --- Fetches a folder, or one file, and returns the local paths that were written. A folder goes into `to`,
---- or else into a directory of its own name below the current one; a file to the path `to`, or into it
---- if it is a directory. Every file appears whole or not at all and takes the place of what has its name.
---- Raises `api` for names that would lead out of the target (nothing leads there), and for a tree of more
---- than 64 levels or 100,000 entries; `network` for a file that is cut, `usage` for what cannot be written
---- here. What was written before an error stays.
+--- or else into a directory of its own name below the current one, four files at a time; a file to the path
+--- `to`, or into it if it is a directory. Every file appears whole or not at all and takes the place of
+--- what has its name. Raises `api` for names that would lead out of the target (nothing leads there), and
+--- for a tree of more than 64 levels or 100,000 entries; `network` for a file that is cut, `usage` for what
+--- cannot be written here. What was written before an error stays.
 ---@param opts lbox.files.DownloadOptions|nil
 ---@return string[]
 function methods:download(opts)
