@@ -22,6 +22,19 @@ answer("POST recordings", { id = "r1", status = "recording" })
 answer("POST recordings/stop", { id = "r1", status = "completed" })
 answer("GET recordings/r1", { id = "r1", status = "recording" })
 answer("GET recordings/r2", { id = "r2", status = "completed" })
+local VIDEO = ("frame"):rep(1000)
+local function video(id, content_type)
+  routes["GET " .. at .. "recordings/" .. id .. "/download"] = function(reply)
+    reply:text(200, VIDEO, { ["Content-Type"] = content_type })
+  end
+end
+video("r1", "video/mp4")
+video("r2", "Video/MP2T; x=y")
+video("page", "text/html")
+routes["GET " .. at .. "recordings/cut/download"] = function(reply)
+  reply:raw("HTTP/1.1 200 OK\r\nContent-Type: video/mp4\r\nContent-Length: 5000\r\n\r\nframe")
+  reply:cut()
+end
 routes["GET " .. at .. "recordings"] = function(reply, request)
   if request.query:find("cursor=c%202", 1, true) then
     reply:json(200, { recordings = { { id = "r2" } } })
@@ -112,6 +125,22 @@ describe("the browser", function()
     local all = browser.recordings:list()
     assert.are.same({ "r1", "r2" }, { all[1].id, all[2].id })
     assert.are.equal("limit=100&cursor=c%202", select(2, sent "GET recordings"))
+  end)
+
+  it("gives its recordings as files, whole or not at all", function()
+    local directory = require("spec.support.directory").new()
+    local path = browser.recordings:download("r1", { path = directory.path .. "/sub/a.mp4" })
+    assert.are.equal(directory.path .. "/sub/a.mp4", path)
+    assert.are.equal(("frame"):rep(1000), directory:read "sub/a.mp4")
+    for _, id in ipairs { "cut", "page", "gone" } do
+      local err = raised(function() browser.recordings:download(id, { path = directory.path .. "/sub/b.mp4" }) end)
+      assert.are.equal(id == "cut" and "network" or "api", err.kind, tostring(err))
+    end
+    assert.are.equal("./sub\n./sub/a.mp4\n", directory:list())
+    path = browser.recordings:download "r2"
+    assert.are.equal("./box-recording-r2.ts", path)
+    assert.is_truthy(os.remove(path))
+    directory:remove()
   end)
 
   it("is not believed what makes no sense", function()

@@ -25,7 +25,7 @@ struct lbox_ws {
   size_t may_take;                 /* of it */
   struct lbox_buf out;
   struct message *head, *tail, *taken; /* owned; `taken` is the one that was handed out last */
-  bool no_memory, broken, ended; /* broken: to be told after the messages before */
+  bool no_memory, broken, ended;       /* broken: to be told after the messages before */
 };
 
 static ssize_t on_read(wslay_event_context_ptr context, uint8_t *out, size_t n, int flags, void *ud)
@@ -133,9 +133,8 @@ enum lbox_ws_event lbox_ws_next(struct lbox_ws *ws, struct lbox_buf *in, const c
   ws->in = in;
   while (!ws->head && !ws->broken && !ws->ended && lbox_buf_len(in) > 0) {
     ws->may_take = lbox_buf_len(in) < PIECE ? lbox_buf_len(in) : PIECE;
-    bool ok = wslay_event_recv(ws->context) == 0 &&
-              (wslay_event_get_read_enabled(ws->context) ||
-               wslay_event_get_close_received(ws->context));
+    bool ok = wslay_event_recv(ws->context) == 0 && (wslay_event_get_read_enabled(ws->context) ||
+                                                     wslay_event_get_close_received(ws->context));
     ws->broken = !flush(ws) || !ok;
   }
   ws->in = NULL;

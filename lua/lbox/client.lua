@@ -392,9 +392,15 @@ end
 --- were with it, to `take`, which may raise. Raises also when the answer is cut.
 ---@param spec lbox.client.Spec  with a deadline
 ---@param take fun(bytes: string, received: integer)
-function Client:receive(spec, take)
+---@param begin (fun(req: table))|nil  called before, when the headers of the answer are here; may raise
+function Client:receive(spec, take, begin)
   local transfer = self:send(spec)
-  local ok, received = pcall(read_on, self, spec, spec.deadline, transfer, take)
+  local ok, received = pcall(function()
+    if begin then
+      begin(transfer.req)
+    end
+    return read_on(self, spec, spec.deadline, transfer, take)
+  end)
   transfer:close()
   if not ok then
     error(received, 0)

@@ -103,8 +103,12 @@ local DOWNLOAD_OPTIONS = client.read_options {
 ---@field entries integer   of the server's lists so far
 ---@field written string[]
 
-local function refuse_local(where, why)
-  errors.raise("usage", ("cannot write %s: %s"):format(where, why))
+--- What was done with a local file, or an error that names it.
+local function must(where, result, why)
+  if not result then
+    errors.raise("usage", ("cannot write %s: %s"):format(where, why))
+  end
+  return result
 end
 
 local function refuse_server(download, message)
@@ -143,26 +147,17 @@ local function write(file, download, remote, where, size)
     deadline = download.deadline,
     opts = download.opts,
   }, function(bytes, received)
-    local ok, why = file:write(bytes)
-    if not ok then
-      refuse_local(where, why)
-    end
+    must(where, file:write(bytes))
     total = received
     report(received)
   end)
   report(total, true)
-  local ok, why = file:commit()
-  if not ok then
-    refuse_local(where, why)
-  end
+  must(where, file:commit())
 end
 
 --- Fetches a file into an open directory; `where` is what the user calls it.
 local function fetch(download, remote, directory, name, where, size)
-  local file, why = directory:create(name)
-  if not file then
-    refuse_local(where, why)
-  end
+  local file = must(where, directory:create(name))
   using(file, "discard", write, download, remote, where, size)
 end
 
@@ -207,20 +202,13 @@ local function fetch_all(directory, download, remote, entries, where, depth)
   end
   for _, folder in ipairs(download.recursive and folders or {}) do
     local inner = M.list(download.link, folder.from, download.opts, download.deadline)
-    local sub, why = directory:enter(folder.name)
-    if not sub then
-      refuse_local(folder.to, why)
-    end
+    local sub = must(folder.to, directory:enter(folder.name))
     using(sub, "close", fetch_all, download, folder.from, inner, folder.to, depth + 1)
   end
 end
 
 local function open_directory(path)
-  local directory, why = core.directory(path)
-  if not directory then
-    refuse_local(path, why)
-  end
-  return directory
+  return must(path, core.directory(path))
 end
 
 local function last_part(path)
@@ -235,6 +223,36 @@ local function default_target(cwd, folder)
     name = path ~= workdir.ROOT and last_part(path) or "workspace"
   end
   return "./" .. name
+end
+
+--- Fetches one answer into a file of this machine, which appears whole or not at all.
+---@param link lbox.Link
+---@param spec lbox.client.Spec  with a deadline
+---@param place fun(req: table): string  its path, when the headers of the answer are here; may raise
+---@return string path
+function M.save(link, spec, place)
+  local directory, file, path
+  spec.mode = "raw"
+  local ok, err = pcall(function()
+    link.client:receive(link:spec(spec), function(bytes)
+      must(path, file:write(bytes))
+    end, function(req)
+      path = place(req)
+      directory = open_directory(path:match("^(.*/)") or ".")
+      file = must(path, directory:create(last_part(path)))
+    end)
+    must(path, file:commit())
+  end)
+  if file then
+    file:discard() -- what is not whole
+  end
+  if directory then
+    directory:close()
+  end
+  if not ok then
+    error(err, 0)
+  end
+  return path
 end
 
 --- Fetches one file: to the path `to`, or into it if it is a directory.

@@ -1,5 +1,7 @@
 --- `box.browser.recordings`: videos of what a box's browser shows (box-api.md §1.11).
 local client = require "lbox.client"
+local errors = require "lbox.errors"
+local file_transfer = require "lbox.file_transfer"
 local json = require "lbox.json"
 local namespace = require "lbox.namespace"
 local options = require "lbox.options"
@@ -13,6 +15,12 @@ local CALL_OPTIONS = client.call_options {}
 ---@class lbox.recordings.StartOptions: lbox.CallOptions
 ---@field max_duration_seconds integer|nil
 local START_OPTIONS = client.call_options { max_duration_seconds = "count" }
+
+---@class lbox.recordings.DownloadOptions: lbox.ReadOptions
+---@field path string|nil  of the file; nil: `box-recording-ID.mp4` (or `.ts`) in the current directory
+local DOWNLOAD_OPTIONS = client.read_options { path = "text" }
+
+local VIDEOS = { ["video/mp4"] = "mp4", ["video/mp2t"] = "ts" }
 
 local START_MS, STOP_MS = 60000, 180000
 local PAGE_SIZE = 100
@@ -116,6 +124,26 @@ end
 ---@return lbox.Recording
 function methods:get(id, opts)
   return get(self._link, id, options.call(opts, READ_OPTIONS, "box.browser.recordings:get"))
+end
+
+--- Fetches the video of a recording into a file of this machine, which appears whole or not at all.
+---@param id string
+---@param opts lbox.recordings.DownloadOptions|nil
+---@return string path
+function methods:download(id, opts)
+  opts = options.call(opts, DOWNLOAD_OPTIONS, "box.browser.recordings:download")
+  local link = self._link
+  local spec = {
+    method = "GET", path = path_of(id) .. "/download", opts = opts, deadline = link.client:deadline(opts.timeout),
+  }
+  return file_transfer.save(link, spec, function(req)
+    local content_type = (req:header("content-type") or ""):match("^%s*([^;%s]*)"):lower()
+    local extension = VIDEOS[content_type]
+    if not extension then
+      errors.raise("api", ("recording %s came as %q, which is no video"):format(id, content_type), { box_id = link.id })
+    end
+    return opts.path or ("./box-recording-%s.%s"):format(id:gsub("[^%w_-]", "_"), extension)
+  end)
 end
 
 M.new = namespace.of_box("box.browser.recordings", methods)
