@@ -165,6 +165,10 @@ function M.expected(requests, difference, none, like)
     end
     return wanted
   end
+  if difference.without then
+    table.remove(wanted, difference.without)
+    return wanted
+  end
   local request = wanted[difference.on or #wanted]
   request.path = difference.path or request.path
   request.query = difference.query and json.array(difference.query) or request.query

@@ -6,8 +6,9 @@
 --   absent       { ts = why }: that SDK cannot do it; the others still agree
 --   expect       what has to be sent: for what no SDK does, and where it is worth saying
 --   differs      { py = { why, … } }: what that SDK sends instead of what lbox sends: `path`, `query` (a list of
---                "name=value"), `type` (of the file parts), `body` (fields set, or taken out by NONE), `on` (which
---                request, the last if not said), `requests` (all of them), `none = true` (it sends nothing)
+--                "name=value"), `types` (of the file parts), `body` (fields set, or taken out by NONE), `on` (which
+--                request, the last if not said), `requests` (all of them), `without` (which one it does not send),
+--                `none = true` (it sends nothing)
 --   raises       the call is refused by every SDK
 local json = require "lbox.json"
 
@@ -51,6 +52,14 @@ return { NONE = NONE, {
     ts = 'await Box.create({ name: "slow" })',
     py = 'Box.create(name="slow")',
     lua = 'Box.create { name = "slow" }' },
+  { "create with connection options", box = false,
+    ts = 'await Box.create({ baseUrl: base, apiKey: key })',
+    py = 'Box.create(base_url=base, api_key=key)',
+    lua = 'Box.create { base_url = base, api_key = key }' },
+  { "get by name with connection options", box = false,
+    ts = 'await Box.getByName("b1", { baseUrl: base, apiKey: key, gitToken: "t", timeout: 5000, debug: false })',
+    py = 'Box.get_by_name("b1", base_url=base, api_key=key, git_token="t", timeout=5000, debug=False)',
+    lua = 'Box.get_by_name("b1", { base_url = base, api_key = key, git_token = "t", timeout = 5000, debug = false })' },
   { "connection options", box = false,
     ts = 'await Box.list({ baseUrl: base + "/", apiKey: key })',
     py = 'Box.list(base_url=base + "/", api_key=key)',
@@ -299,6 +308,25 @@ return { NONE = NONE, {
     py = 'stream = box.exec.stream_code(code="1", lang="ts", timeout=5000); read(stream)',
     lua = 'local stream = box.exec:stream_code { code = "1", lang = "ts", timeout = 5000 } read(stream)' },
 }, {
+  feature = "exec.session (PTY)",
+  { "session in a terminal", absent = { ts = NEWER },
+    py = [[s = box.exec.session(cmd="cat", tty=True, cwd="app", rows=24, cols=80, env=["A=1", "B=2"],
+  on_stdout=lambda data: None, on_stderr=lambda data: None)
+s.write("hé"); s.resize(30, 100); s.kill("SIGINT"); s.terminate(500); s.end_stdin(); s.wait()]],
+    lua = [[local s = box.exec:session { cmd = "cat", tty = true, cwd = "app", rows = 24, cols = 80,
+      env = { A = "1", B = "2" }, on_stdout = function() end, on_stderr = function() end }
+      s:write("hé") s:resize(30, 100) s:kill("SIGINT") s:terminate(500) s:end_stdin() s:wait()]] },
+  { "session of a program", absent = { ts = NEWER },
+    py = [[box.cd("app"); s = box.exec.session(argv=["sort", "-u"])
+s.kill(); s.terminate(); s.write(b"\x00\xff"); s.end_stdin(); s.wait()]],
+    lua = [[box:cd("app") local s = box.exec:session { argv = { "sort", "-u" } }
+      s:kill() s:terminate() s:write("\0\255") s:end_stdin() s:wait()]] },
+  { "session that is closed", absent = { ts = NEWER },
+    py = 's = box.exec.session(cmd="cat"); s.close()',
+    lua = 'local s = box.exec:session { cmd = "cat" } s:close()' },
+  { "output of a session", absent = OWN,
+    lua = 'local s = box.exec:session { cmd = "cat" } s:end_stdin() for _ in s:output() do end' },
+}, {
   feature = "files read/write/list/upload/download",
   { "read",
     ts = 'await box.files.read("a dir/b.txt")',
@@ -342,7 +370,11 @@ return { NONE = NONE, {
   { "download",
     ts = 'await box.files.download({ folder: "out" })',
     py = 'box.files.download(folder="out")',
-    lua = 'box.files:download { folder = "out", to = tmp .. "/out" }' },
+    lua = 'box.files:download { folder = "out", to = tmp .. "/lua-out" }',
+    differs = {
+      ts = { "does not look whether it is a folder or a file, and takes it for a folder", without = 1 },
+      py = { "does not look whether it is a folder or a file, and takes it for a folder", without = 1 },
+    } },
 }, {
   feature = "files stat/mkdir/rename/remove/range",
   { "read a range", absent = { ts = NEWER },

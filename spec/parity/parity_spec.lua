@@ -1,5 +1,9 @@
 -- What the official SDKs send, lbox sends too: every operation of operations.lua, through each of them.
 local compare = require "spec.parity.compare"
+local document = require "spec.parity.document"
+local features = require "spec.parity.features"
+local lbox = require "lbox"
+local members = require "spec.parity.members"
 local perform = require "spec.parity.perform"
 local table_of_operations = require "spec.parity.operations"
 
@@ -54,4 +58,50 @@ describe("what lbox sends", function()
       check(operation)
     end)
   end
+
+  for sdk, name in pairs { ts = "the TypeScript SDK", py = "the Python SDK", lua = "lbox" } do
+    it("is compared for everything that can be called in " .. name, function()
+      assert.are.same({}, members.unused(sdk, results[sdk].members, perform.flat(table_of_operations)))
+    end)
+  end
+
+  it("names models as the Python SDK does", function()
+    local compared = 0
+    for name, values in pairs(results.py.enums) do
+      for member, value in pairs(rawget(lbox, name) and values or {}) do
+        assert.are.equal(value, lbox[name][member], name .. "." .. member)
+        compared = compared + 1
+      end
+    end
+    assert.is_true(compared > 150, compared)
+  end)
+end)
+
+describe("doc/parity.md", function()
+  local function slurp(path)
+    local file = assert(io.open(path, "rb"))
+    local text = file:read("a")
+    file:close()
+    return text
+  end
+
+  it("is what the tables say (build/lbox spec/parity/document.lua writes it)", function()
+    assert.are.equal(document.text(), slurp(document.FILE))
+  end)
+
+  it("shows every feature as covered, and names specs that are there", function()
+    local groups = {}
+    for _, group in ipairs(table_of_operations) do
+      groups[group.feature] = true
+    end
+    for _, feature in ipairs(features) do
+      local name, path, title = feature[1], feature[2], feature[3]
+      groups[name] = nil
+      assert.is_truthy(feature.none or path, name .. ": nothing proves it")
+      if path then
+        assert.is_truthy(slurp(path):find(('it("%s"'):format(title), 1, true), ("%s has no %q"):format(path, title))
+      end
+    end
+    assert.are.same({}, groups)
+  end)
 end)

@@ -3,6 +3,7 @@ local compare = require "spec.parity.compare"
 local fault = require "spec.support.fault"
 local json = require "lbox.json"
 local lbox = require "lbox"
+local members = require "spec.parity.members"
 local support = require "spec.support.local"
 
 local M = {}
@@ -69,7 +70,9 @@ local function driver(sdk, command, operations, server, tmp)
   end
   local file, report = ("%s/%s.json"):format(tmp, sdk), ("%s/%s.report"):format(tmp, sdk)
   write(file, json.encode(list))
-  return ("timeout 60 %s %s %s %s %s >%s 2>&1"):format(command, server.url, fault.KEY, tmp, file, report), report
+  -- Each in a directory of its own: some write where they are.
+  return ("{ mkdir %s/%s && cd %s/%s && timeout 60 %s %s %s %s %s >%s 2>&1; }"):format(
+    tmp, sdk, tmp, sdk, command, server.url, fault.KEY, tmp, file, report), report
 end
 
 --- What a driver reported: the error of each operation, by its number, and the rest by name.
@@ -111,8 +114,10 @@ local function perform_lua(operations, server, tmp)
     end)
     errors[operation.index] = not ok and tostring(err)
   end
+  lbox.configure { base_url = server.url .. "/lua/0", api_key = fault.KEY }
+  local facts = { errors = errors, members = members.of_lbox() }
   lbox.configure { base_url = "", api_key = "" }
-  return { errors = errors }
+  return facts
 end
 
 --- What each SDK sent: by its name { errors, sent = requests by operation, members, enums }.
@@ -120,12 +125,14 @@ function M.run(groups)
   install()
   local operations = M.flat(groups)
   local server, tmp = fault.start('routes = dofile "spec/parity/routes.lua"'), directory()
-  local ts, ts_report = driver("ts", "node spec/parity/ts.mjs", operations, server, tmp)
-  local py, py_report = driver("py", PACKAGES .. "/bin/python -B spec/parity/py.py", operations, server, tmp)
-  support.sh(ts .. " & " .. py .. "; wait")
-  local results = {
-    ts = read_report(ts_report), py = read_report(py_report), lua = perform_lua(operations, server, tmp),
-  }
+  local root = must "pwd":match "[^\n]+"
+  local ts, ts_report = driver("ts", ("node %s/spec/parity/ts.mjs"):format(root), operations, server, tmp)
+  local py, py_report = driver("py", ("%s/%s/bin/python -B %s/spec/parity/py.py"):format(root, PACKAGES, root),
+    operations, server, tmp)
+  local others = assert(io.popen(("( %s & %s; wait )"):format(ts, py)))
+  local results = { lua = perform_lua(operations, server, tmp) }
+  others:close() -- which waits for them
+  results.ts, results.py = read_report(ts_report), read_report(py_report)
   for _, result in pairs(results) do
     result.sent = {}
   end

@@ -15,7 +15,6 @@ url, key, directory, file = sys.argv[1:]
 with open(file, encoding="utf-8") as stream:
     operations = json.load(stream)
 
-os.chdir(directory)
 os.environ["UPSTASH_BOX_API_KEY"] = key
 
 
@@ -62,7 +61,7 @@ INSTANCES = {
     "box.git": "GitNamespace", "box.schedule": "ScheduleNamespace", "box.skills": "SkillsNamespace",
     "box.labels": "LabelsNamespace", "box.browser": "BrowserNamespace", "box.browser.tab": "BrowserTabNamespace",
     "box.browser.recordings": "BrowserRecordingsNamespace", "recording": "BrowserRecordingHandle",
-    "session": "ExecSessionHandle",
+    "s": "ExecSessionHandle",
 }
 members = {label: methods_of(getattr(classes, name), False) for label, name in INSTANCES.items()}
 members["Box"] = methods_of(sdk.Box, True)

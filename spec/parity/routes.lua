@@ -94,6 +94,22 @@ local function exec_stream(reply)
   return reply:finish()
 end
 
+--- A session: its frames are noted, and its command ends with its input.
+local function exec_session(reply, request)
+  local ws, frames = reply:websocket(request), json.array {}
+  request.entry.frames = frames
+  for frame in ws.receive do
+    frames[#frames + 1] = frame
+    if frame.type == "start" then
+      ws:send { type = "started", pid = 7, execId = "e1" }
+    elseif frame.type == "stdin_close" then
+      ws:send { type = "stdout", data = "YWJj" }
+      ws:send { type = "stderr", data = "YWJj" }
+      ws:send { type = "exit", code = 0 }
+    end
+  end
+end
+
 -- ---------------------------------------------------------------------------------------- endpoints
 
 -- { method, pattern of the path after /v2/box, answer }. An answer is a table, or a function of the decoded
@@ -126,13 +142,17 @@ local ENDPOINTS = {
   { "POST", "/[^/]+/code", DONE },
   { "POST", "/[^/]+/exec%-stream", exec_stream, streams = true },
   { "POST", "/[^/]+/code%-stream", exec_stream, streams = true },
+  { "GET", "/[^/]+/exec%-session", exec_session, streams = true },
   { "GET", "/[^/]+/files/read", { content = "YWJj" } },
   { "GET", "/[^/]+/files/list", { files = json.array {
     { name = "a.txt", path = "/workspace/home/out/a.txt", size = 3, is_dir = false, mod_time = "2026-01-01T00:00:00Z" },
   } } },
-  { "GET", "/[^/]+/files/stat", {
-    type = "file", size = 3, mod_time = "2026-01-01T00:00:00Z", inode = 7, version = "v1",
-  } },
+  { "GET", "/[^/]+/files/stat", function(_, _, query)
+    return {
+      type = query:find("out&", 1, true) and "directory" or "file", size = 3, mod_time = "2026-01-01T00:00:00Z",
+      inode = 7, version = "v1",
+    }
+  end },
   { "GET", "/[^/]+/files/download", function(reply)
     reply:text(200, "abc", { ["Content-Type"] = "application/octet-stream" })
   end, streams = true },
@@ -206,9 +226,12 @@ local function answer(reply, request)
   if not sdk then
     return reply:json(404, { error = "no operation " .. request.name })
   end
-  request.sdk, request.operation, request.path = sdk, tonumber(operation), "/v2/box" .. path
-  request.parts = parts_of(request)
-  request.body = not request.parts and request.body or ""
+  local entry = request.entry
+  entry.sdk, entry.operation, entry.path = sdk, tonumber(operation), "/v2/box" .. path
+  entry.parts = parts_of(request)
+  if entry.parts then
+    request.body, entry.body = "", ""
+  end
   local body = json.decode(request.body) or {}
   for _, endpoint in ipairs(ENDPOINTS) do
     local captures = { path:match("^" .. endpoint[2] .. "$") }

@@ -19,7 +19,6 @@ const read = async (stream) => {
 };
 const names = { sdk, Box, EphemeralBox, z, read, url, key, tmp: directory };
 
-process.chdir(directory);
 process.env.UPSTASH_BOX_API_KEY = key;
 
 for (const { index, box, code } of operations) {

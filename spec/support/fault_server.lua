@@ -181,6 +181,7 @@ local function answer(reply, request)
   end
   entry.body = core.base64_encode(request.body)
   log[#log + 1] = entry
+  request.entry = entry -- for handlers that note something
   local handler = routes[request.name]
   local id = request.method == "GET" and request.path:match("^/v2/box/([^/]+)$")
   if handler then
@@ -223,7 +224,7 @@ local function serve(fd)
     local text, rest = input:match("^(.-\r\n\r\n)(.*)$")
     if text then
       local length = tonumber(text:match("\r\n[Cc]ontent%-[Ll]ength:%s*(%d+)")) or 0
-      local early = routes["EARLY " .. text:match("^%S+ (%S+)")]
+      local early = rawget(routes, "EARLY " .. text:match("^%S+ (%S+)"))
       if early then
         early(reply)
       end
