@@ -123,6 +123,7 @@ function Reply:websocket(request, accept)
       if kind == "message" then
         return json.decode(bytes)
       elseif kind then
+        reply:cut()
         return nil
       end
       local input, _, errno = posix.read(reply.fd, 65536)
