@@ -1,6 +1,7 @@
 -- What the recording server answers: every endpoint of the Box API, in the documented shapes. Run by
 -- spec/support/fault_server.lua, whose log is the record. A base URL of /SDK/N puts the requests of one
 -- operation under one name; here that is cut off the path, and noted as `sdk` and `operation`.
+local core = require "lbox.core"
 local json = require "lbox.json"
 
 local NOW = 1790000000
@@ -94,7 +95,7 @@ local function exec_stream(reply)
   return reply:finish()
 end
 
---- A session: its frames are noted, and its command ends with its input.
+--- A session: its frames are noted, and its command ends with its input, or when that says "exit".
 local function exec_session(reply, request)
   local ws, frames = reply:websocket(request), json.array {}
   request.entry.frames = frames
@@ -102,7 +103,7 @@ local function exec_session(reply, request)
     frames[#frames + 1] = frame
     if frame.type == "start" then
       ws:send { type = "started", pid = 7, execId = "e1" }
-    elseif frame.type == "stdin_close" then
+    elseif frame.type == "stdin_close" or (frame.type == "stdin" and core.base64_decode(frame.data):find("exit")) then
       ws:send { type = "stdout", data = "YWJj" }
       ws:send { type = "stderr", data = "YWJj" }
       ws:send { type = "exit", code = 0 }
