@@ -5,7 +5,9 @@
 --     lua              runs as it stands
 --     lua box          a box is there as the global `box`; its agent is the block marked `agent`
 --     lua agent        runs as it stands, and is the agent of those boxes
+--     lua recorded     runs against a server that only records, for what local boxes do not have yet
 --     lua norun (why)  has only to compile
+local fault = require "spec.support.fault"
 local lbox = require "lbox"
 local support = require "spec.support.local"
 local Box = lbox.Box
@@ -78,20 +80,22 @@ local function is_like(text, expected)
 end
 
 describe("a block of the documentation", function()
-  local server
+  local server, recorder
 
   setup(function()
     server = support.start()
+    recorder = fault.start 'routes = dofile "spec/parity/routes.lua"'
   end)
 
   teardown(function()
     server:stop()
+    recorder:stop()
   end)
 
-  local function run(block, prelude)
+  local function run(block, prelude, url)
     local path = write_script(block)
     local text, status = support.sh(("env -u LUA_INIT LBOX_DATA=%s/data UPSTASH_BOX_BASE_URL=%s "
-      .. "UPSTASH_BOX_API_KEY=%s timeout 20 %s %s %s"):format(server.dir, server.url, server.key,
+      .. "UPSTASH_BOX_API_KEY=%s timeout 20 %s %s %s"):format(server.dir, url or server.url, server.key,
       support.program, prelude or "", path))
     os.remove(path)
     assert.are.equal(0, status, text)
@@ -122,6 +126,10 @@ describe("a block of the documentation", function()
     if not ok then
       error(err, 0)
     end
+  end
+
+  function kinds.recorded(block)
+    run(block, nil, recorder.url .. "/lua/1")
   end
 
   function kinds.norun(block)
