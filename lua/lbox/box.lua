@@ -21,6 +21,15 @@ local LIST_OPTIONS = client.static_read_options { label = "string" }
 ---@field json table|nil  the body
 local REQUEST_OPTIONS = client.static_options { query = "table", json = "table" }
 
+---@class lbox.BoxStatics
+---@field create fun(opts: lbox.CreateOptions|nil): lbox.Box
+---@field from_snapshot fun(snapshot_id: string, opts: lbox.CreateOptions|nil): lbox.Box
+---@field delete_boxes fun(opts: lbox.DeleteBoxesOptions)
+---@field delete_snapshots fun(opts: lbox.DeleteSnapshotsOptions): { deleted: integer }
+---@field set_env fun(key: string, value: string, opts: lbox.ConnectionOptions|nil)
+---@field list_env fun(opts: lbox.ConnectionOptions|nil): table<string, string>
+---@field delete_env fun(key: string, opts: lbox.ConnectionOptions|nil)
+---@field set_all_env fun(vars: table<string, string>, opts: lbox.ConnectionOptions|nil)
 local Box = {
   create = create.box,
   from_snapshot = create.from_snapshot,

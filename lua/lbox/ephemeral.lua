@@ -11,6 +11,11 @@ local url = require "lbox.url"
 
 local READ_OPTIONS = client.static_read_options {}
 
+---@class lbox.EphemeralBoxStatics
+---@field create fun(opts: lbox.EphemeralOptions|nil): lbox.EphemeralBox
+---@field from_snapshot fun(snapshot_id: string, opts: lbox.EphemeralOptions|nil): lbox.EphemeralBox
+---@field delete_boxes fun(opts: lbox.DeleteBoxesOptions)
+---@field delete_snapshots fun(opts: lbox.DeleteSnapshotsOptions): { deleted: integer }
 local EphemeralBox = {
   create = create.ephemeral,
   from_snapshot = create.ephemeral_from_snapshot,

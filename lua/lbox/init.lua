@@ -7,6 +7,46 @@ local enums = require "lbox.enums"
 local errors = require "lbox.errors"
 local fan_out = require "lbox.fan_out"
 
+--- What `require "lbox"` returns.
+---@class lbox
+---@field version string
+---@field Box lbox.BoxStatics
+---@field EphemeralBox lbox.EphemeralBoxStatics
+---@field configure fun(opts: lbox.ConnectionOptions)
+---@field is_error fun(err: any, kind: string|nil): boolean
+---@field run fun(fn: function, ...: any): ...
+---@field spawn fun(fn: function, ...: any): lbox.async.Task
+---@field scope fun(fn: function, opts: table|nil): ...
+---@field gather fun(...: function): ...
+---@field race fun(...: function): integer, ...
+---@field map fun(list: any[], fn: function, opts: table|nil): any[], any[]|nil
+---@field merge fun(streams: table<any, lbox.Stream>): function
+---@field timeout fun(ms: number, fn: function, ...: any): ...
+---@field shield fun(fn: function, ms: number|nil): ...
+---@field sleep fun(ms: number)
+---@field now fun(): number
+---@field tasks fun(): lbox.TaskInfo[]
+---@field channel fun(capacity: number|nil): lbox.async.Channel
+---@field semaphore fun(permits: integer): lbox.async.Semaphore
+---@field event fun(): lbox.async.Event
+---@field close fun(grace_ms: number|nil)
+---@field with_box fun(opts: lbox.WithBoxOptions|nil, fn: fun(box: lbox.Box): ...): ...
+---@field budget fun(opts: lbox.BudgetOptions): lbox.Budget
+---@field schema table
+---@field harness table
+---@field loop table
+---@field null any
+---@field array fun(list: any[]|nil): any[]
+---@field infer_default_provider fun(model: string): string
+---@field Agent table<string, string>
+---@field BoxApiKey table<string, string>
+---@field ClaudeCode table<string, string>
+---@field OpenAICodex table<string, string>
+---@field OpenCodeModel table<string, string>
+---@field OpenRouterModel table<string, string>
+---@field VercelModel table<string, string>
+---@field CursorModel table<string, string>
+---@field NeonModel table<string, string>
 local M = {
   version = core.version,
   configure = config.configure,
