@@ -9,6 +9,9 @@ local function slurp(path)
   return text
 end
 
+-- Whose functions are public.
+local OWNERS = { methods = true, Box = true, EphemeralBox = true, handle = true, opening = true }
+
 local sources = {}
 for path in process.output("ls lua/lbox/*.lua lua/lbox/async/*.lua"):gmatch("%S+") do
   sources[path] = slurp(path)
@@ -69,7 +72,7 @@ describe("an editor", function()
     for path, text in pairs(sources) do
       for at, name in text:gmatch("\n()function ([%w_]+[.:][%w_]+)%(") do
         local owner = name:match("^[%w_]+")
-        if owner == "methods" or owner == "Box" or owner == "EphemeralBox" or owner == "handle" or owner == "opening" then
+        if OWNERS[owner] then
           if comment_above(text, at):find("%-%-%- %u") then
             described = described + 1
           else

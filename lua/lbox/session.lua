@@ -221,7 +221,8 @@ function Taker.__close(taker)
 end
 
 --- What the command says, for `for source, data in session:output() do`: "stdout" or "stderr" and bytes as they come,
---- until it has ended. With a terminal everything is stdout. Raises what `wait` would. What has a callback does not come here.
+--- until it has ended. With a terminal everything is stdout. Raises what `wait` would. What has a callback does not
+--- come here.
 ---@return fun(): string|nil, string|nil
 function methods:output()
   self._taker = true
