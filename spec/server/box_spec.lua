@@ -209,7 +209,7 @@ time.sleep(60)]] }
       [{ runtime = "node-alpine" }] = "422: the runtime \"node%-alpine\".*use \"node\"",
       [{ init_command = "true" }] = "501: init_command is not available",
       [{ skills = { "a/b/c" } }] = "501: skills is not available",
-      [{ git = { token = "t" } }] = "501: git is not available",
+      [{ git = { user_name = "t" } }] = "501: git is not available",
       [{ network_policy = { mode = "allow-all" } }] = "501: .*no network yet.*deny%-all",
     } do
       local ok, err = pcall(Box.create, server:client(what))

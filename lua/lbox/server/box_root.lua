@@ -18,6 +18,8 @@ local ETC = {
     .. "nobody:x:65534:65534:nobody:/nonexistent:/usr/sbin/nologin\n",
   group = "root:x:0:\nboxuser:x:1000:\nnogroup:x:65534:\n",
   hosts = "127.0.0.1 localhost\n::1 localhost ip6-localhost\n",
+  -- Who commits, unless the box's own settings say somebody else.
+  gitconfig = "[user]\n\tname = Upstash Box\n\temail = box@upstash.com\n",
   ["nsswitch.conf"] = "passwd: files\ngroup: files\nhosts: files dns\nservices: files\nprotocols: files\n",
   ["resolv.conf"] = "",
   shells = "/bin/sh\n/bin/bash\n",

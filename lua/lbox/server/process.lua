@@ -299,6 +299,22 @@ function Process:wait_event()
   async.wait(op)
 end
 
+--- Reads to the end: what was written to stdout and to stderr. nil, and the command goes on, when one of
+--- them is more than `max` bytes.
+---@param max integer
+---@return { stdout: string, stderr: string }|nil
+function Process:collect(max)
+  local parts, sizes = { stdout = {}, stderr = {} }, { stdout = 0, stderr = 0 }
+  for name, bytes in self.read, self do
+    parts[name][#parts[name] + 1] = bytes
+    sizes[name] = sizes[name] + #bytes
+    if sizes[name] > max then
+      return nil
+    end
+  end
+  return { stdout = table.concat(parts.stdout), stderr = table.concat(parts.stderr) }
+end
+
 --- Reads to the end, drops the output and returns the result.
 function Process:wait()
   repeat

@@ -2,6 +2,7 @@
 local core = require "lbox.core"
 local errors = require "lbox.errors"
 local fields = require "lbox.server.fields"
+local git = require "lbox.server.git"
 local json = require "lbox.json"
 local posix = require "lbox.server.posix"
 local runtimes = require "lbox.server.runtimes"
@@ -14,7 +15,7 @@ local MAX_ENV_VALUE, MAX_ENV = 120 * 1024, 1024 * 1024
 -- What a create may ask for and this version does not do. Taken in silence it would be a lie.
 local NOT_YET = {
   attach_headers = "attach_headers", browser = "browser", ephemeral = "an ephemeral box",
-  github_token = "git", git_user_name = "git", git_user_email = "git", init_command = "init_command",
+  git_user_name = "git", git_user_email = "git", init_command = "init_command",
   mcp_servers = "mcp_servers", skills = "skills",
 }
 
@@ -22,7 +23,7 @@ local CREATE = {
   name = "string", labels = "strings", size = "string", keep_alive = "boolean", init_command = "string",
   model = "string", agent = "string", agent_api_key = "string", custom_runner = "object",
   runtime = "string", browser = "boolean", env_vars = "object", network_policy = "object",
-  skills = "strings", ephemeral = "boolean", ttl = "number",
+  skills = "strings", ephemeral = "boolean", ttl = "number", github_token = "string",
 }
 
 local function refuse(status, message)
@@ -65,6 +66,7 @@ local function check_create(body)
     refuse(400, ("model: at most %d characters"):format(MAX_NAME))
   end
   check_env(body.env_vars or {})
+  git.check_token(body.github_token)
   if body.agent and body.agent ~= "custom" then
     refuse(501, ("the harness %q is not available on local boxes yet: use \"custom\""):format(body.agent))
   elseif body.agent then

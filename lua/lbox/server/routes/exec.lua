@@ -1,21 +1,16 @@
 --- Commands and code, answered at once or streamed (box-api.md §1.6, §2.2).
-local async = require "lbox.async"
 local errors = require "lbox.errors"
 local fields = require "lbox.server.fields"
 local json = require "lbox.json"
 local runs = require "lbox.server.runs"
 local runtimes = require "lbox.server.runtimes"
+local shell_run = require "lbox.server.shell_run"
 
 -- An answer that is sent as a whole holds this much of each of stdout and stderr.
 local MAX_OUTPUT = 16 * 1024 * 1024
 -- Linux takes no longer word in a command line.
 local MAX_CODE = 120 * 1024
-local TIMED_OUT = 124
 
--- Linux takes no longer word in a command line, and this server no more together.
-local MAX_WORD, MAX_COMMAND = 128 * 1024 - 1, 2 * 1024 * 1024
-
-local EXEC = { command = "strings!", folder = "string" }
 local CODE = { code = "string!", language = "string!", timeout = "number", folder = "string" }
 
 local LANGUAGES = {
@@ -29,19 +24,7 @@ local function refuse(status, message)
 end
 
 local function exec_command(server, request, row)
-  local body = fields.check(request:json(), EXEC)
-  if #body.command == 0 then
-    refuse(400, "command must have at least one word")
-  end
-  local size = 0
-  for _, word in ipairs(body.command) do
-    size = size + #word
-    if #word > MAX_WORD or size > MAX_COMMAND then
-      refuse(413, ("a word of a command has at most %d bytes, all together %d: write it to a file and run that")
-        :format(MAX_WORD, MAX_COMMAND))
-    end
-  end
-  return { argv = body.command, cwd = server.boxes.folder(body.folder), env = server.boxes.environment(row) }
+  return shell_run.command(server, row, request:json())
 end
 
 local node_strips_types -- whether the host's node runs TypeScript
@@ -76,76 +59,16 @@ local function code_command(server, request, row)
     timeout = body.timeout and body.timeout > 0 and body.timeout or nil }
 end
 
---- Starts the command as a run; `use(process)` reads it. Returns what `use` does.
-local function run_command(server, row, command, use)
-  local run = runs.begin(server, row, { type = "shell", prompt = runs.text(table.concat(command.argv, " ")) })
-  local timer
-  local ok, result = pcall(server.boxes.working, server.boxes, row, function(box)
-    local process = box:spawn(command)
-    run.process = process
-    if run.cancelled then
-      process:kill()
-    end
-    if command.timeout then
-      timer = async.at(async.now() + command.timeout, function()
-        run.timed_out = true
-        run:stop()
-      end)
-    end
-    local read, value = pcall(use, process, run)
-    if not read then
-      process:kill()
-      process:close()
-      error(value, 0)
-    end
-    return value
-  end)
-  if timer then
-    timer:cancel()
-  end
-  local process = run.process
-  local done = process and process.result
-  if not ok then
-    run:finish { status = "failed", error_message = tostring(errors.is(result) and result.message or result) }
-    error(result, 0)
-  end
-  if done.not_started == "directory" then
-    run:finish { status = "failed", error_message = process:refusal() }
-    refuse(400, process:refusal())
-  elseif done.stopped then
-    run:finish { status = "failed", error_message = "the box was stopped" }
-    refuse(500, "the box was stopped while the command ran")
-  end
-  local exit_code = run.timed_out and TIMED_OUT or done.exit_code
-  run:finish { status = exit_code == 0 and "completed" or "failed", cpu_ns = done.cpu_ns,
-    memory_peak_bytes = done.memory_peak_bytes }
-  return result, exit_code, run
-end
-
---- What a command is told to have written that could not be started, or was not let to its end.
-local function ended_early(run, command)
-  if run.process.result.not_started then
-    return run.process:refusal() .. "\n"
-  elseif run.timed_out then
-    return ("timed out after %g ms\n"):format(command.timeout)
-  end
-  return ""
-end
-
 local function answer_whole(server, request, row, command)
-  local outputs, exit_code, run = run_command(server, row, command, function(process)
-    local parts, sizes = { stdout = {}, stderr = {} }, { stdout = 0, stderr = 0 }
-    for name, bytes in process.read, process do
-      parts[name][#parts[name] + 1] = bytes
-      sizes[name] = sizes[name] + #bytes
-      if sizes[name] > MAX_OUTPUT then
-        refuse(413, ("the output is larger than %d bytes and the command was ended: use a stream")
-          :format(MAX_OUTPUT))
-      end
+  local outputs, exit_code, run = shell_run.execute(server, row, command, function(process)
+    local outputs = process:collect(MAX_OUTPUT)
+    if not outputs then
+      refuse(413, ("the output is larger than %d bytes and the command was ended: use a stream")
+        :format(MAX_OUTPUT))
     end
-    return { stdout = table.concat(parts.stdout), stderr = table.concat(parts.stderr) }
+    return outputs
   end)
-  local stderr = outputs.stderr .. ended_early(run, command)
+  local stderr = outputs.stderr .. shell_run.ended_early(run, command)
   request:answer(200, { exit_code = exit_code, output = runs.text(outputs.stdout), error = runs.text(stderr) })
 end
 
@@ -160,7 +83,7 @@ local function answer_stream(server, request, row, command)
     end
   end
   local ok, exit_code, run = pcall(function()
-    return select(2, run_command(server, row, command, function(process, begun)
+    return select(2, shell_run.execute(server, row, command, function(process, begun)
       writer = request:stream(200, "text/plain; charset=utf-8", { [runs.HEADER] = begun.id })
       begun.writer = writer
       for _, bytes in process.read, process do
@@ -170,7 +93,7 @@ local function answer_stream(server, request, row, command)
   end)
   local err = exit_code
   if ok then
-    tell(ended_early(run, command))
+    tell(shell_run.ended_early(run, command))
     local cpu_ns = run.process.result.cpu_ns
     tell(("event: exit\ndata: %s\n\n"):format(json.encode { exit_code = exit_code, cpu_ns = cpu_ns }))
   elseif not request.answered then
