@@ -7,7 +7,11 @@ local lbox = require "lbox"
 
 local repo, token = arg[1], os.getenv "GITHUB_TOKEN"
 
-lbox.with_box({ git = { token = token, user_name = "lbox", user_email = "lbox@example.com" } }, function(box)
+local function commit(box, message)
+  return box.git:commit { message = message, author_name = "lbox", author_email = "lbox@example.com" }
+end
+
+lbox.with_box({ git = token and { token = token } }, function(box)
   if repo then
     box.git:clone { repo = repo, depth = 1, folder = "repo" }
   else
@@ -15,14 +19,13 @@ lbox.with_box({ git = { token = token, user_name = "lbox", user_email = "lbox@ex
   end
   box:cd "repo"
   if not repo then
-    box.git:commit { message = "Begin" }
+    commit(box, "Begin")
   end
 
   box.git:checkout { branch = "say-hello" }
   box.exec:command "echo 'Hello from a box.' >> README.md" -- an agent's work, or a command's
   print(box.git:status())
-  local commit = box.git:commit { message = "Say hello" }
-  print("committed " .. commit.sha:sub(1, 7))
+  print("committed " .. commit(box, "Say hello").sha:sub(1, 7))
   print(box.git:exec({ args = { "log", "--oneline" } }).output)
 
   if repo then
