@@ -272,6 +272,19 @@ describe("a session", function()
     assert.are.equal("stdout:8000000", read(session))
   end)
 
+  it("is written to by many tasks, each piece whole", function()
+    local session = open "sink"
+    local pieces = {}
+    for i = 1, 60 do
+      pieces[i] = ("x"):rep(100000 + i)
+    end
+    for _, ok in ipairs(lbox.map(pieces, function(piece) return session:write(piece) end, { concurrency = 60 })) do
+      assert.is_true(ok)
+    end
+    session:end_stdin()
+    assert.are.equal("stdout:6001830", read(session))
+  end)
+
   it("is not fooled by what are no frames, and puts fragments together", function()
     assert.are.equal("stdout:still here", read(open "nonsense"))
     assert.are.equal(0, open("fragments"):wait())

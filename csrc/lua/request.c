@@ -272,6 +272,7 @@ static int l_unsent(lua_State *L)
 {
   struct request *r = check(L);
   luaL_argcheck(L, r->reader.ws, 1, "the request is no WebSocket");
+  flush_websocket(r);
   size_t len = lbox_http_unsent(r->http) + lbox_buf_len(lbox_ws_output(r->reader.ws));
   lua_pushinteger(L, (lua_Integer)len);
   return 1;

@@ -233,13 +233,18 @@ end
 
 --- Sends a frame. False when the session is over; waits while much is unsent.
 local function send(self, frame)
-  while self._req and self._req:unsent() > HIGH_WATER do
+  local text = json.encode(frame)
+  while self._req and not self._req:done() do
+    if self._req:unsent() <= HIGH_WATER and self._req:send(text) then
+      return true
+    end
     wait_news(self)
   end
-  return self._req ~= nil and self._req:send(json.encode(frame))
+  return false
 end
 
---- Writes to the command's input. Waits while much is unsent. False when the command has ended.
+--- Writes to the command's input. Waits while much is unsent: a command that answers much to what it is told needs a
+--- task that reads beside the one that writes. False when the command has ended.
 ---@param bytes string
 ---@return boolean
 function methods:write(bytes)
