@@ -198,6 +198,23 @@ int lbox__l_accept(lua_State *L)
   return lbox__push_fd(L, fd);
 }
 
+/* socket_error(fd) -> true when the socket is well (connected, if it was connecting) */
+int lbox__l_socket_error(lua_State *L)
+{
+  int code = 0;
+  socklen_t len = sizeof code;
+  if (getsockopt(lbox__check_fd(L, 1), SOL_SOCKET, SO_ERROR, &code, &len) != 0)
+    return lbox__fail(L);
+  errno = code;
+  return lbox__done(L, code == 0 ? 0 : -1);
+}
+
+/* shut(fd): nothing more will be written to the socket */
+int lbox__l_shut(lua_State *L)
+{
+  return lbox__done(L, shutdown(lbox__check_fd(L, 1), SHUT_WR));
+}
+
 /* reset(fd): closes a TCP connection so that the peer sees a reset */
 int lbox__l_reset(lua_State *L)
 {

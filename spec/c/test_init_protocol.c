@@ -80,6 +80,15 @@ static void whole_requests(void)
   CHECK_INT(r.number, 1);
   CHECK_TEXT(r.path, "/x");
   free(bytes);
+
+  b = start(LBOX_INIT_CONNECT, 10);
+  put_u32(&b, 8080);
+  put_u32(&b, 1);
+  bytes = parse(&b, b.n, &r, &code);
+  CHECK_INT(code, 0);
+  CHECK_INT(r.number, 8080);
+  CHECK_INT(r.six, 1);
+  free(bytes);
 }
 
 static int code_of(const struct built *b)
@@ -114,6 +123,11 @@ static void wrong_requests(void)
 
   b = start(LBOX_INIT_OPEN, 1); /* a length that goes round */
   put_u32(&b, 0xffffffff);
+  CHECK_INT(code_of(&b), EINVAL);
+
+  b = start(LBOX_INIT_CONNECT, 1); /* no such port */
+  put_u32(&b, 65536);
+  put_u32(&b, 0);
   CHECK_INT(code_of(&b), EINVAL);
 
   b = start(LBOX_INIT_KILL, 1); /* no such signal */

@@ -11,6 +11,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/sched.h>
+#include <netinet/in.h>
 #include <poll.h>
 #include <signal.h>
 #include <stdbool.h>
@@ -184,6 +185,28 @@ static int stat_file(const char *path, int follow, struct answer *a)
   return code;
 }
 
+/* Begins a connection to a port of the box. It never waits: who listens may be slow to accept. */
+static int connect_to(uint32_t port, bool six, struct answer *a)
+{
+  struct sockaddr_in v4 = {.sin_family = AF_INET,
+                           .sin_port = htons((uint16_t)port),
+                           .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+  struct sockaddr_in6 v6 = {.sin6_family = AF_INET6,
+                            .sin6_port = htons((uint16_t)port),
+                            .sin6_addr = IN6ADDR_LOOPBACK_INIT};
+  const struct sockaddr *address = six ? (struct sockaddr *)&v6 : (struct sockaddr *)&v4;
+  int fd = socket(address->sa_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+  if (fd < 0)
+    return errno;
+  if (connect(fd, address, six ? sizeof v6 : sizeof v4) != 0 && errno != EINPROGRESS) {
+    int code = errno;
+    close(fd);
+    return code;
+  }
+  a->fd = fd;
+  return 0;
+}
+
 static int handle(const struct lbox_request *r, struct passed *p, struct answer *a)
 {
   switch (r->op) {
@@ -211,6 +234,8 @@ static int handle(const struct lbox_request *r, struct passed *p, struct answer 
     return rename(r->path, r->to) == 0 ? 0 : errno;
   case LBOX_INIT_REMOVE:
     return lbox_files_remove(r->path);
+  case LBOX_INIT_CONNECT:
+    return connect_to(r->number, r->six != 0, a);
   default:
     return ENOSYS;
   }

@@ -20,6 +20,7 @@
 **   MKDIR    u32 parents, string path                              -
 **   RENAME   string from, string to                                -
 **   REMOVE   string path                                           -
+**   CONNECT  u32 port, u32 six                                     a TCP socket
 **
 ** SPAWN: the descriptors are the command, its stdin, stdout and stderr, and one for its status.
 ** What to run lies in an anonymous file: string cwd, u32 argc, argv…, u32 envc, env….
@@ -28,6 +29,8 @@
 ** of `path`, ABANDON removes it. What is neither when lbox-init ends is removed.
 ** LIST: an anonymous file, for each entry u8 type, u64 size, i64 mtime, string name. With more than
 ** LBOX_INIT_MAX_ENTRIES of them it fails with EFBIG.
+** CONNECT: to 127.0.0.1, or with `six` to ::1, in the box. The socket is non-blocking and may still
+** be connecting.
 ** Types: 0 file, 1 directory, 2 symlink, 3 other.
 **
 ** The keeper of a command writes struct lbox_status to the status descriptor: first STARTED, when
@@ -62,7 +65,8 @@ enum lbox_init_op {
   LBOX_INIT_LIST,
   LBOX_INIT_MKDIR,
   LBOX_INIT_RENAME,
-  LBOX_INIT_REMOVE
+  LBOX_INIT_REMOVE,
+  LBOX_INIT_CONNECT
 };
 
 enum lbox_status_kind {

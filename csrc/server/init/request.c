@@ -42,6 +42,11 @@ static bool take_fields(struct lbox_message *m, struct lbox_request *r)
   case LBOX_INIT_REMOVE:
     r->path = take_path(m);
     return true;
+  case LBOX_INIT_CONNECT:
+    r->number = lbox_message_u32(m);
+    r->six = lbox_message_u32(m);
+    m->bad = m->bad || r->number < 1 || r->number > 65535;
+    return true;
   case LBOX_INIT_RENAME:
     r->path = take_path(m);
     r->to = take_path(m);

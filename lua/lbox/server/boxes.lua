@@ -279,6 +279,7 @@ function Boxes:delete(row)
     error(err, 0)
   end
   self.live[row.id] = nil
+  self.server.public_urls:forget(row.id)
   remove_later(self, rubbish)
 end
 
@@ -306,8 +307,12 @@ function Boxes:sweep()
   end
 end
 
---- Whether anything is going on in any box: work of ours, or processes a command left behind.
+--- Whether anything is going on in any box: work of ours, or processes a command left behind. Who has a
+--- public URL may be asked at any time.
 function Boxes:busy()
+  if self.server.public_urls:busy() then
+    return true
+  end
   for id, live in pairs(self.live) do
     local row = self.store:box(id)
     if live.active > 0 or live.deleting or (live.sandbox and not live.sandbox.closed

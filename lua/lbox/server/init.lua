@@ -6,7 +6,9 @@ local data = require "lbox.server.data"
 local errors = require "lbox.errors"
 local listener = require "lbox.server.listener"
 local posix = require "lbox.server.posix"
+local public_urls = require "lbox.server.public_urls"
 local router = require "lbox.server.router"
+local secret = require "lbox.server.secret"
 local stores = require "lbox.server.store"
 
 local M = {}
@@ -16,17 +18,6 @@ local MAX_BODY = 64 * 1024 * 1024
 local LINGER_MS, LOOK_MS = 30000, 1000
 
 -- ----------------------------------------------------------------------------- who may ask
-
-local function same(a, b)
-  if type(a) ~= "string" or #a ~= #b then
-    return false
-  end
-  local difference = 0
-  for i = 1, #a do
-    difference = difference | (a:byte(i) ~ b:byte(i))
-  end
-  return difference == 0
-end
 
 --- Whether a Host names a server without a name of its own, which DNS could have led here.
 local function is_nameless(host)
@@ -47,7 +38,7 @@ local function admit(server, request)
   if not is_nameless(host) then
     errors.raise("api", "the Host of the request is not this server", { status_code = 403 })
   end
-  if not same(request:header("X-Box-Api-Key"), server.data.key) then
+  if not secret.equal(request:header("X-Box-Api-Key"), server.data.key) then
     errors.raise("api", "unauthorized: the API key is missing or wrong", { status_code = 401 })
   end
 end
@@ -173,6 +164,7 @@ function M.serve(opts)
     server.store = stores.open(server.data.database)
     server.boxes = Boxes.new(server)
     server.boxes:sweep()
+    server.public_urls = public_urls.new(server)
     local routes = router.new()
     for _, socket in ipairs(listen(server, opts)) do
       server.listeners[#server.listeners + 1] = listener.new {

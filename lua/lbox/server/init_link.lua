@@ -19,7 +19,7 @@ local SHORTAGES = { ETOOMANYREFS = 109, ENOBUFS = 105, ENOMEM = 12, EMFILE = EMF
 local RETRY_MS = 50
 
 M.SPAWN, M.KILL, M.DISCARD, M.OPEN, M.CREATE, M.COMMIT = 1, 2, 3, 4, 5, 6
-M.ABANDON, M.STAT, M.LIST, M.MKDIR, M.RENAME, M.REMOVE = 7, 8, 9, 10, 11, 12
+M.ABANDON, M.STAT, M.LIST, M.MKDIR, M.RENAME, M.REMOVE, M.CONNECT = 7, 8, 9, 10, 11, 12, 13
 
 -- What an answer holds: a format of string.unpack, its size, and how many descriptors.
 local ANSWERS = {
@@ -28,6 +28,7 @@ local ANSWERS = {
   [M.CREATE] = { "=I4", 4, 1 },
   [M.STAT] = { "=I1I8i8I8I4", 29, 0 },
   [M.LIST] = { "", 0, 1 },
+  [M.CONNECT] = { "", 0, 1 },
 }
 local NOTHING = { "", 0, 0 }
 local FAILED = { "", 0, 0 }

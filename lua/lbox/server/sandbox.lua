@@ -262,6 +262,50 @@ function Sandbox:spawn(command)
   return process.start(self, command)
 end
 
+-- ----------------------------------------------------------------------------------------- ports
+
+local CONNECT_TIMEOUT_MS = 5000
+
+--- Waits until a socket that came out of a box is connected; it could be anything.
+local function connected(fd)
+  local is_socket, _, wrong = posix.socket_error(fd)
+  if not is_socket then
+    return nil, wrong
+  end
+  posix.set_nonblock(fd)
+  local watched = async.fd(fd)
+  local ok, err = pcall(async.timeout, CONNECT_TIMEOUT_MS, watched.wait, watched, "w")
+  watched:close()
+  if not ok and not errors.is(err, "timeout") then
+    posix.close(fd)
+    error(err, 0)
+  end
+  local well, _, name = posix.socket_error(fd)
+  return ok and well, ok and name or "ETIMEDOUT"
+end
+
+--- A connection to a port of the box's own loopback: the caller's descriptor, or nil and the name of an
+--- errno.
+---@param port integer
+---@return integer|nil fd, string|nil errno
+function Sandbox:connect(port)
+  local refused
+  for six = 0, 1 do
+    local code, fd = self.link:ask(init_link.CONNECT, string.pack("=I4I4", port, six))
+    local name = code ~= 0 and select(2, posix.strerror(code)) or nil
+    if code == 0 then
+      local ok
+      ok, name = connected(fd)
+      if ok then
+        return fd
+      end
+      posix.close(fd)
+    end
+    refused = refused or name
+  end
+  return nil, refused
+end
+
 -- ----------------------------------------------------------------------------------------- files
 
 local WORDS = { ENOENT = "no such file or directory", EACCES = "permission denied",

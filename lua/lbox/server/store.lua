@@ -6,9 +6,8 @@ local sqlite = require "lbox.server.sqlite"
 
 local M = {}
 
-local SCHEMA_VERSION = 1
-
-local SCHEMA = [[
+-- What each version of the database adds to the one before.
+local VERSIONS = { [[
   CREATE TABLE boxes (
     id TEXT PRIMARY KEY,
     name TEXT,
@@ -36,7 +35,16 @@ local SCHEMA = [[
     created_at INTEGER NOT NULL, completed_at INTEGER
   );
   CREATE INDEX runs_of_box ON runs(box_id, number);
-]]
+]], [[
+  CREATE TABLE previews (       -- public URLs
+    box_id TEXT NOT NULL REFERENCES boxes(id) ON DELETE CASCADE,
+    port INTEGER NOT NULL,      -- of the box
+    host_port INTEGER NOT NULL, -- of this machine
+    token TEXT, password TEXT,
+    created_at INTEGER NOT NULL,
+    PRIMARY KEY (box_id, port)
+  );
+]] }
 
 ---@class lbox.server.Store
 local Store = {}
@@ -58,11 +66,12 @@ function M.open(path)
   db:exec("PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL; PRAGMA foreign_keys=ON; "
     .. "PRAGMA secure_delete=FAST;") -- else every page of a deleted run is written again
   local version = db:row("PRAGMA user_version").user_version
-  if version == 0 then
-    db:exec("BEGIN;" .. SCHEMA .. ("PRAGMA user_version=%d; COMMIT;"):format(SCHEMA_VERSION))
-  elseif version ~= SCHEMA_VERSION then
+  if version > #VERSIONS then
     db:close()
-    error(("the database %s is of version %d, this lbox reads %d"):format(path, version, SCHEMA_VERSION), 0)
+    error(("the database %s is of version %d, this lbox reads %d"):format(path, version, #VERSIONS), 0)
+  end
+  for next_version = version + 1, #VERSIONS do
+    db:exec(("BEGIN; %s PRAGMA user_version=%d; COMMIT;"):format(VERSIONS[next_version], next_version))
   end
   db:run("UPDATE runs SET status = 'failed', error_message = 'the server stopped', completed_at = ? "
     .. "WHERE status = 'running'", os.time())
@@ -73,6 +82,16 @@ end
 function Store:close()
   self.closed = true
   self.db:close()
+end
+
+--- Changes what another module keeps here.
+function Store:write(sql, ...)
+  write(self.db, sql, ...)
+end
+
+--- Reads it.
+function Store:rows(sql, ...)
+  return self.db:rows(sql, ...)
 end
 
 -- ------------------------------------------------------------------------------------ boxes

@@ -1,0 +1,117 @@
+--- A stream socket read and written by tasks: one reads, one writes.
+local async = require "lbox.async"
+local errors = require "lbox.errors"
+local posix = require "lbox.server.posix"
+
+local M = {}
+
+local PIECE = 64 * 1024
+
+---@class lbox.server.Socket
+---@field buffer string  what was read and not taken
+local Socket = {}
+Socket.__index = Socket
+
+--- Takes over a descriptor.
+---@param fd integer
+---@return lbox.server.Socket
+function M.new(fd)
+  posix.set_nonblock(fd)
+  return setmetatable({ fd = fd, watched = async.fd(fd), buffer = "" }, Socket)
+end
+
+local function fail(why)
+  errors.raise("network", "the connection broke: " .. tostring(why))
+end
+
+--- Waits for more and puts it into the buffer. False at the end of what the peer sends.
+---@return boolean
+function Socket:fill()
+  async.checkpoint()
+  while true do
+    local bytes, why, name = posix.read(self.fd, PIECE)
+    if bytes then
+      self.buffer = self.buffer .. bytes
+      return bytes ~= ""
+    elseif name ~= "EAGAIN" then
+      fail(why)
+    end
+    self.watched:wait("r")
+  end
+end
+
+--- The next bytes, at most `max` of them; nil at the end.
+---@param max integer|nil
+---@return string|nil
+function Socket:take(max)
+  if self.buffer == "" and not self:fill() then
+    return nil
+  end
+  local bytes = self.buffer
+  if max and #bytes > max then
+    self.buffer = bytes:sub(max + 1)
+    return bytes:sub(1, max)
+  end
+  self.buffer = ""
+  return bytes
+end
+
+--- All pieces to the end: `for bytes in socket:pieces() do`.
+---@return fun(): string|nil
+function Socket:pieces()
+  return function()
+    return self:take()
+  end
+end
+
+--- The next bytes up to and with `mark`. Nil when there are more than `max` of them, or not all before the
+--- end.
+---@param mark string
+---@param max integer
+---@return string|nil
+function Socket:take_until(mark, max)
+  local from = 1
+  while true do
+    local _, last = self.buffer:find(mark, from, true)
+    if (last or #self.buffer) > max then
+      return nil
+    elseif last then
+      return self:take(last)
+    end
+    from = math.max(1, #self.buffer - #mark + 2)
+    if not self:fill() then
+      return nil
+    end
+  end
+end
+
+--- Sends bytes; waits while the peer does not take them.
+---@param bytes string
+function Socket:write(bytes)
+  local at = 1
+  while at <= #bytes do
+    local n, why, name = posix.write(self.fd, bytes, at)
+    if n then
+      at = at + n
+    elseif name == "EAGAIN" then
+      self.watched:wait("w")
+    else
+      fail(why)
+    end
+  end
+end
+
+--- Nothing more is sent.
+function Socket:shut()
+  posix.shut(self.fd)
+end
+
+function Socket:close()
+  if self.fd then
+    self.watched:close()
+    posix.close(self.fd)
+    self.fd = nil
+  end
+end
+
+return M
