@@ -1,6 +1,6 @@
 -- A public URL: a server in a box, reached from outside with a token.
 --
---     UPSTASH_BOX_API_KEY=… build/lbox examples/public_url.lua
+--     build/lbox --local examples/public_url.lua
 local lbox = require "lbox"
 
 lbox.with_box({ runtime = "python" }, function(box)

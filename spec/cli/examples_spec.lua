@@ -13,6 +13,7 @@ local LOCAL = {
   commands = { "^3\thello\toops\n", "answer.lua\n", "step 3\nexit code 4\n", "1,4,9\n" },
   files = { "out is a directory\n", "fetched counts\nfetched parts/aa\n" },
   git_pr = { "^ M README.md\n", "committed %x%x%x%x%x%x%x\n", "%x+ Say hello\n%x+ Begin\n" },
+  public_url = { "^open for who has the token: (http://127.0.0.1:%d+)\n8000\t%1\n$" },
   custom_harness = { "^shell\tuname %-s\ncompleted\tLinux\t6 tokens\n$" },
   fanout = {
     "budget    %d+ runs have spent %$0%.20, %$0%.04 are left",
@@ -24,7 +25,6 @@ local RECORDED = {
   session = { "^started as 7\n", "exit code 0\n" },
   schedules = { "^made sch1 and sch1\n", "%* %* %* %* %*\tactive\t0 runs\n" },
   snapshots = { "^snap1 is ready\nexit codes: 0 0 0\n$" },
-  public_url = { "^open for who has the token: https://b1.example.com\n80\thttps://b1.example.com\n$" },
   ephemeral = { "^lives until %d%d:%d%d:%d%d\n0\nlbox: usage: an ephemeral box has no git\n$" },
 }
 
