@@ -284,7 +284,8 @@ describe("downloading", function()
   it("refuses lists that make no sense", function()
     assert.matches('"a" twice', fails("api", "twice", { to = target }).message)
     for _, id in ipairs { "nameless", "number", "odd" } do
-      assert.matches("without a name", fails("api", id, { to = target }).message)
+      local message = fails("api", id, { to = target }).message
+      assert.is_truthy(message:find("without a name") or message:find("not what a Box API answers"), message)
     end
     assert.are.equal("./to\n", place:list())
   end)

@@ -22,7 +22,7 @@ local methods = {}
 ---@return table[]
 function methods:list_runs(opts)
   opts = options.call(opts, READ_OPTIONS, "box:list_runs")
-  return self._link:list("/runs", "runs", opts)
+  return self._link:list("runs", { path = "/runs", opts = opts })
 end
 
 --- A run by its id, also one of another process: `run:wait()` follows it to its end. Raises `api` when the
@@ -33,7 +33,7 @@ end
 function methods:get_run(id, opts)
   opts = options.call(opts, READ_OPTIONS, "box:get_run")
   options.nonblank(id, "the id of a run")
-  for _, data in ipairs(self._link:list("/runs", "runs", opts)) do
+  for _, data in ipairs(self._link:list("runs", { path = "/runs", opts = opts })) do
     if data.id == id then
       return runs.of_data(self._link, data)
     end
@@ -55,7 +55,8 @@ end
 ---@return table[]
 function methods:logs(opts)
   opts = options.call(opts, LOGS_OPTIONS, "box:logs")
-  return self._link:list("/logs", "logs", opts, { { "offset", opts.offset }, { "limit", opts.limit } })
+  local query = { { "offset", opts.offset }, { "limit", opts.limit } }
+  return self._link:list("logs", { path = "/logs", query = query, opts = opts })
 end
 
 return methods

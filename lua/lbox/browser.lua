@@ -24,8 +24,9 @@ local methods = {}
 ---@return lbox.Tab[]
 function methods:list_tabs(opts)
   opts = options.call(opts, READ_OPTIONS, "box.browser:list_tabs")
+  local spec = { path = "/browser/tabs", opts = opts, deadline = self._link:deadline(opts, TIMEOUT_MS) }
   local tabs = {}
-  for i, data in ipairs(self._link:list("/browser/tabs", "tabs", opts, nil, self._link:deadline(opts, TIMEOUT_MS))) do
+  for i, data in ipairs(self._link:list("tabs", spec)) do
     tabs[i] = tab.of_data(self._link, data)
   end
   return tabs

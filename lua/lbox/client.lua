@@ -442,21 +442,37 @@ function Client:ask(spec)
   return json.strip_nulls((self:request(spec)))
 end
 
---- Asks for a list; in the answer it is the field `name`, or all of it. Empty when the server has none or says
---- nothing.
----@param spec lbox.client.Spec  without its method
----@param name string|nil
----@return table[]
-function Client:list(spec, name)
-  spec.method = "GET"
-  local list = self:ask(spec)
-  if name then
-    list = list[name]
-  end
-  if list ~= nil and (type(list) ~= "table" or (#list == 0 and next(list) ~= nil)) then
+--- What a field of an answer has as a list of tables, or of another type. Empty when the server says nothing.
+---@param spec lbox.client.Spec  that was answered
+---@param list any
+---@param of string|nil  the type of its items: "table"
+---@return any[]
+function Client:list_of(spec, list, of)
+  if list == nil then
+    return {}
+  elseif type(list) ~= "table" or (#list == 0 and next(list) ~= nil) then
     self:nonsense(spec, 200)
   end
-  return list or {}
+  for _, item in ipairs(list) do
+    if type(item) ~= (of or "table") then
+      self:nonsense(spec, 200)
+    end
+  end
+  return list
+end
+
+--- Asks for a list; in the answer it is the field `name`, or all of it.
+---@param spec lbox.client.Spec  without its method
+---@param name string|nil
+---@param of string|nil  the type of its items: "table"
+---@return any[]
+function Client:list(spec, name, of)
+  spec.method = "GET"
+  local answer = self:ask(spec)
+  if name then
+    answer = answer[name]
+  end
+  return self:list_of(spec, answer, of)
 end
 
 return M

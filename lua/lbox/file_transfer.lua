@@ -27,7 +27,9 @@ local PROGRESS_MS = 50
 ---@param deadline lbox.Deadline|nil  instead of a timeout in the options
 ---@return table[]
 function M.list(link, folder, opts, deadline)
-  return link:list("/files/list", "files", opts, { { "folder", folder } }, deadline)
+  return link:list("files", {
+    path = "/files/list", query = { { "folder", folder } }, opts = opts, deadline = deadline,
+  })
 end
 
 --- What the server says of a path.

@@ -12,12 +12,18 @@ local OURS = "^lbox:"
 --- The labels of the user.
 local function own(labels)
   local list = {}
-  for _, label in ipairs(type(labels) == "table" and labels or {}) do
+  for _, label in ipairs(labels) do
     if not label:find(OURS) then
       list[#list + 1] = label
     end
   end
   return list
+end
+
+--- Asks for a change, which is answered with the labels after it.
+local function change(self, spec)
+  local answer = self._link:ask(spec)
+  return own(self._link.client:list_of(spec, answer.labels, "string"))
 end
 
 ---@class lbox.BoxLabels
@@ -30,7 +36,7 @@ local methods = {}
 function methods:add(label, opts)
   opts = options.call(opts, CALL_OPTIONS, "box.labels:add")
   options.nonblank(label, "label")
-  return own(self._link:ask({ method = "POST", path = "/config/labels", json = { label = label }, opts = opts }).labels)
+  return change(self, { method = "POST", path = "/config/labels", json = { label = label }, opts = opts })
 end
 
 --- Removes a label.
@@ -39,8 +45,7 @@ end
 ---@return string[]  the labels after that
 function methods:remove(label, opts)
   opts = options.call(opts, READ_OPTIONS, "box.labels:remove")
-  local path = "/config/labels/" .. url.segment(label, "label")
-  return own(self._link:ask({ method = "DELETE", path = path, opts = opts }).labels)
+  return change(self, { method = "DELETE", path = "/config/labels/" .. url.segment(label, "label"), opts = opts })
 end
 
 --- The labels of the box.
@@ -48,7 +53,7 @@ end
 ---@return string[]
 function methods:list(opts)
   opts = options.call(opts, READ_OPTIONS, "box.labels:list")
-  return own(self._link:list("", "labels", opts))
+  return own(self._link:list("labels", { path = "", opts = opts }, "string"))
 end
 
 return { new = namespace.of_box("box.labels", methods) }

@@ -54,16 +54,14 @@ function Link:ask(spec)
   return self.client:ask(self:spec(spec))
 end
 
---- A list that the server has under `path`; in its answer it is the field `name`, or all of it. Empty when the
---- server has none or says nothing.
----@param path string
+--- Asks for a list; in the answer it is the field `name`, or all of it. Empty when the server has none or says
+--- nothing.
 ---@param name string|nil
----@param opts table  the caller's
----@param query table[]|nil
----@param deadline lbox.Deadline|nil  instead of the caller's timeout
----@return table[]
-function Link:list(path, name, opts, query, deadline)
-  return self.client:list(self:spec { path = path, query = query, opts = opts, deadline = deadline }, name)
+---@param spec lbox.client.Spec  without its method
+---@param of string|nil  the type of its items: "table"
+---@return any[]
+function Link:list(name, spec, of)
+  return self.client:list(self:spec(spec), name, of)
 end
 
 --- Asks for an object. Raises for one that lacks the field `name`, a text that is not empty.

@@ -37,7 +37,8 @@ end
 ---@param opts lbox.ReadOptions|nil
 ---@return table[]
 function methods:list_public_urls(opts)
-  return self._link:list("/preview", "previews", options.call(opts, READ_OPTIONS, "box:list_public_urls"))
+  opts = options.call(opts, READ_OPTIONS, "box:list_public_urls")
+  return self._link:list("previews", { path = "/preview", opts = opts })
 end
 
 --- Closes a port.

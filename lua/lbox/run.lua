@@ -9,6 +9,9 @@ local url = require "lbox.url"
 
 local M = {}
 
+-- Of a year with four digits.
+local LAST_TIME = 253402300800
+
 local LOGS_OPTIONS = { timeout = "ms", headers = "table" }
 
 -- Answers to a cancel by which the run does not go on.
@@ -138,9 +141,9 @@ end
 function methods:logs(opts)
   opts = options.call(opts, LOGS_OPTIONS, "run:logs")
   local list = {}
-  for _, entry in ipairs(self._link:list("/logs", "logs", opts)) do
+  for _, entry in ipairs(self._link:list("logs", { path = "/logs", opts = opts })) do
     local at = type(entry.timestamp) == "number" and entry.timestamp or 0
-    if at >= self._began then
+    if at >= self._began and at < LAST_TIME then
       list[#list + 1] = {
         timestamp = os.date("!%Y-%m-%dT%H:%M:%S", math.floor(at)) .. (".%03dZ"):format(math.floor(at % 1 * 1000)),
         level = entry.level,

@@ -143,7 +143,8 @@ end
 ---@param opts lbox.ReadOptions|nil
 ---@return lbox.Schedule[]
 function methods:list(opts)
-  return self._link:list("/schedules", nil, options.call(opts, READ_OPTIONS, "box.schedule:list"))
+  opts = options.call(opts, READ_OPTIONS, "box.schedule:list")
+  return self._link:list(nil, { path = "/schedules", opts = opts })
 end
 
 --- One of them. Raises `api` 404 when there is none.

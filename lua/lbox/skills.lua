@@ -35,7 +35,8 @@ end
 ---@param opts lbox.ReadOptions|nil
 ---@return string[]
 function methods:list(opts)
-  return self._link:list("", "enabled_skills", options.call(opts, READ_OPTIONS, "box.skills:list"))
+  opts = options.call(opts, READ_OPTIONS, "box.skills:list")
+  return self._link:list("enabled_skills", { path = "", opts = opts }, "string")
 end
 
 return { new = namespace.of_box("box.skills", methods) }

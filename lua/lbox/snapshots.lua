@@ -22,7 +22,7 @@ local READ_OPTIONS = client.read_options {}
 local methods = {}
 
 local function list(self, opts, deadline)
-  return self._link:list("/snapshots", "snapshots", opts, nil, deadline)
+  return self._link:list("snapshots", { path = "/snapshots", opts = opts, deadline = deadline })
 end
 
 --- Takes a snapshot of the box's files, environment and agent, and waits until it can be used. Raises `api` when
