@@ -15,7 +15,7 @@
 **   COMMIT   u32 file                                              -
 **   ABANDON  u32 file                                              -
 **   STAT     u32 follow, string path                               u8 type, u64 size, i64 mtime,
-**                                                                  u64 inode, u32 nanoseconds of mtime
+**                                                                  u64 inode, u32 mtime_ns
 **   LIST     string path                                           a directory's entries
 **   MKDIR    u32 parents, string path                              -
 **   RENAME   string from, string to                                -
