@@ -370,6 +370,25 @@ describe("a session", function()
     session:close()
   end)
 
+  it("that is silent for too long is over", function()
+    local session = open("long", { cmd = "x", idle_timeout = 150 })
+    local err = raised(session.wait, session)
+    assert.are.same({ "timeout", "the session was silent for 150 ms" }, { err.kind, err.message })
+    assert.is_false(session:write "x")
+    session = open("echo", { cmd = "x", idle_timeout = 300 })
+    local output = session:output()
+    for _ = 1, 6 do
+      lbox.sleep(100)
+      session:write "still here"
+      output(session)
+    end
+    session:end_stdin()
+    assert.are.equal(3, session:wait())
+    session = open("long", { cmd = "x", idle_timeout = 0 })
+    assert.are.equal("the command did not end within 200 ms", raised(session.wait, session, 200).message)
+    session:close()
+  end)
+
   it("is hung up when its scope is left, or its box closed", function()
     local session
     lbox.scope(function()

@@ -109,11 +109,12 @@ end
 ---@field rows integer|nil
 ---@field cols integer|nil
 ---@field env table<string, string>|nil  beside that of the box
+---@field idle_timeout number|nil  ms of silence allowed while it is waited for; 0: any, nil: the client's timeout
 ---@field on_stdout fun(data: string)|nil  gets the output while the session is read: in `wait` and `output`
 ---@field on_stderr fun(data: string)|nil
 local SESSION_OPTIONS = client.read_options {
   cmd = "text", argv = "strings", tty = "boolean", cwd = "text", rows = "count", cols = "count", env = "map",
-  on_stdout = "function", on_stderr = "function",
+  idle_timeout = "ms", on_stdout = "function", on_stderr = "function",
 }
 
 --- "K=V" of each variable, in the order of their names.
@@ -197,6 +198,7 @@ function methods:session(opts)
       cols = opts.cols ~= 0 and opts.cols or nil,
       env = env_list(opts.env),
     },
+    idle_timeout = opts.idle_timeout,
     on_stdout = opts.on_stdout,
     on_stderr = opts.on_stderr,
   }

@@ -28,6 +28,7 @@ local SOURCES = { stdout = true, stderr = true }
 ---@field _transfer lbox.Transfer
 ---@field _error lbox.Error|nil  what ended it other than the command's end
 ---@field _waiting lbox.async.Op[]  hear of the next news
+---@field _idle number           ms of silence allowed, 0: any
 ---@field _queue table[]         output that was read and not taken
 ---@field _queued integer        bytes in it
 ---@field _taker boolean         somebody goes through the output
@@ -65,19 +66,23 @@ local function fail(self, kind, message)
   finish(self)
 end
 
---- Waits for news; false at the absolute time `limit`.
+--- Waits for news; false at the absolute time `limit`. A session that is silent for too long is over.
 local function wait_news(self, limit)
   local op = async.op()
   self._waiting[#self._waiting + 1] = op
-  local timer = limit and async.at(limit, function() op:resolve(false) end)
+  local silence = self._idle > 0 and async.now() + self._idle or nil
+  local at = silence and (not limit or silence < limit) and silence or limit
+  local timer = at and async.at(at, function() op:resolve(false) end)
   local ok, in_time = pcall(async.wait, op)
   if timer then
     timer:cancel()
   end
   if not ok then
     error(in_time, 0)
+  elseif not in_time and at == silence and self._req then
+    fail(self, "timeout", ("the session was silent for %g ms"):format(self._idle))
   end
-  return in_time
+  return in_time or at == silence
 end
 
 -- ------------------------------------------------------------------------------------ reading
@@ -373,6 +378,7 @@ end
 ---@field spec lbox.client.Spec  of the handshake
 ---@field deadline lbox.Deadline  for handshake and start
 ---@field start table  the first frame
+---@field idle_timeout number|nil  ms of silence allowed while it is waited for; nil: the client's timeout
 ---@field on_stdout fun(data: string)|nil
 ---@field on_stderr fun(data: string)|nil
 
@@ -385,7 +391,8 @@ function M.open(opts)
   local transfer = link:send(opts.spec)
   local self = setmetatable({
     _link = link, _transfer = transfer, _req = transfer.req, _waiting = {}, _queue = {}, _queued = 0, _taker = false,
-    _reading = false, _callbacks = { stdout = opts.on_stdout, stderr = opts.on_stderr },
+    _reading = false, _idle = opts.idle_timeout or link.client.settings.timeout,
+    _callbacks = { stdout = opts.on_stdout, stderr = opts.on_stderr },
   }, metatable)
   link.streams[self] = true
   self._closer = tie_to_scope(self)
