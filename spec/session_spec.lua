@@ -272,6 +272,22 @@ describe("a session", function()
     assert.are.equal("stdout:8000000", read(session))
   end)
 
+  it("is read while it is written to, so that a command which answers reads on", function()
+    local session = open "echo"
+    local bytes = ("0123456789"):rep(90000)
+    assert.is_true(session:write(bytes))
+    session:end_stdin()
+    local got = {}
+    for source, data in session:output() do
+      got[#got + 1] = source == "stdout" and data or ""
+    end
+    assert.are.equal(bytes, table.concat(got))
+    session = open "echo"
+    session:write(bytes)
+    session:end_stdin()
+    assert.are.equal(3, session:wait())
+  end)
+
   it("is written to by many tasks, each piece whole", function()
     local session = open "sink"
     local pieces = {}

@@ -32,6 +32,7 @@ local SOURCES = { stdout = true, stderr = true }
 ---@field _queue table[]         output that was read and not taken
 ---@field _queued integer        bytes in it
 ---@field _taker boolean         somebody goes through the output
+---@field _writing boolean       a writer reads while it waits; who takes the output may come yet
 ---@field _reading boolean
 local methods = {}
 
@@ -124,7 +125,7 @@ local function take_output(self, source, frame)
       self._error = err
       finish(self)
     end
-  elseif self._taker then
+  elseif self._taker or self._writing then
     self._queue[#self._queue + 1] = { source, data }
     self._queued = self._queued + #data
   end
@@ -179,6 +180,9 @@ function methods:wait(timeout)
     options.ms(timeout, "timeout")
   end
   local limit = timeout and timeout > 0 and async.now() + timeout or nil
+  if not self._taker then
+    self._queue, self._queued = {}, 0
+  end
   while self._req do
     local in_time
     if self._queued > MAX_QUEUED then
@@ -236,6 +240,20 @@ end
 
 -- ------------------------------------------------------------------------------------ writing
 
+--- Waits until less is unsent. A command that answers is read meanwhile, or it would not read on.
+local function wait_for_room(self)
+  if self._reading or self._queued > MAX_QUEUED then
+    wait_news(self)
+    return
+  end
+  self._writing = true
+  local ok, err = pcall(read_on, self)
+  self._writing = false
+  if not ok then
+    error(err, 0)
+  end
+end
+
 --- Sends a frame. False when the session is over; waits while much is unsent.
 local function send(self, frame)
   local text = json.encode(frame)
@@ -243,13 +261,14 @@ local function send(self, frame)
     if self._req:unsent() <= HIGH_WATER and self._req:send(text) then
       return true
     end
-    wait_news(self)
+    wait_for_room(self)
   end
   return false
 end
 
---- Writes to the command's input. Waits while much is unsent: a command that answers much to what it is told needs a
---- task that reads beside the one that writes. False when the command has ended.
+--- Writes to the command's input. Waits while much is unsent; what the command says meanwhile is kept for `output`, up
+--- to 1 MiB: one that answers more to what it is told needs a task that reads beside the one that writes. False when
+--- the command has ended.
 ---@param bytes string
 ---@return boolean
 function methods:write(bytes)
@@ -391,7 +410,7 @@ function M.open(opts)
   local transfer = link:send(opts.spec)
   local self = setmetatable({
     _link = link, _transfer = transfer, _req = transfer.req, _waiting = {}, _queue = {}, _queued = 0, _taker = false,
-    _reading = false, _idle = opts.idle_timeout or link.client.settings.timeout,
+    _writing = false, _reading = false, _idle = opts.idle_timeout or link.client.settings.timeout,
     _callbacks = { stdout = opts.on_stdout, stderr = opts.on_stderr },
   }, metatable)
   link.streams[self] = true
