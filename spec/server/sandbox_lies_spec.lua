@@ -65,6 +65,20 @@ while True:
     ended(sb)
   end)
 
+  it("and passes something that is no socket does not connect", function()
+    local sb = start([[
+say(0)
+while True:
+    op, id = hear()
+    say(id, 0, b"", [os.open("/etc/passwd", os.O_RDONLY)])
+]])
+    local before = open_fds()
+    assert.are.same({ nil, "ENOTSOCK" }, { sb:connect(80) })
+    assert.are.equal(before, open_fds())
+    sb:close()
+    ended(sb)
+  end)
+
   it("and lists nonsense is not believed", function()
     local sb = start([[
 say(0)

@@ -2,6 +2,7 @@
 --- it comes; how it ended is told when the harness has ended, for only then is it known.
 local custom = require "lbox.server.harness.custom"
 local errors = require "lbox.errors"
+local fields = require "lbox.server.fields"
 local json = require "lbox.json"
 local runs = require "lbox.server.runs"
 
@@ -14,6 +15,41 @@ local LAST = { done = true, error = true }
 local MAX_COUNT = 2 ^ 53
 -- What the agent answers with --session. It becomes an argument of the next run.
 local MAX_SESSION = 256
+-- Linux takes no longer word in a command line.
+local MAX_PROMPT = 120 * 1024
+
+local function refuse(status, message)
+  errors.raise("api", message, { status_code = status })
+end
+
+local FIELDS = { prompt = "string!", folder = "string", json_schema = "object", agent_options = "object" }
+
+--- The command of the run that a request, or a schedule, asks for.
+---@param server table
+---@param row table   the box
+---@param body table
+---@param model string|nil  instead of the box's
+---@return table command
+---@return string|nil model
+function M.command(server, row, body, model)
+  local config = row.config
+  if config.agent ~= "custom" then
+    refuse(400, "no agent is configured for this box")
+  end
+  fields.check(body, FIELDS)
+  if not body.prompt:find("%S") then
+    refuse(400, "the field \"prompt\" must not be empty")
+  elseif body.files then
+    refuse(501, "files with a prompt are not available on local boxes yet")
+  elseif #body.prompt + #json.encode(body.json_schema or {}) > MAX_PROMPT then
+    refuse(413, ("the prompt is larger than %d bytes: write it to a file in the box and say so")
+      :format(MAX_PROMPT))
+  end
+  model = model or config.model
+  local argv, env = custom.command({ custom_runner = config.custom_runner, model = model },
+    { prompt = body.prompt, schema = body.json_schema, session_id = row.session_id })
+  return { argv = argv, cwd = server.boxes.folder(body.folder), env = server.boxes.environment(row, env) }, model
+end
 
 ---@class lbox.server.AgentRun
 ---@field last { name: "done"|"error", data: table, text: string }|nil  how the harness says it ended
@@ -69,6 +105,8 @@ function AgentRun:failure(result, last_line)
   local last = self.last
   if self.run.cancelled then
     return "the run was cancelled"
+  elseif self.run.timed_out then
+    return ("the run timed out after %g ms"):format(self.run.timed_out)
   elseif result.stopped then
     return "the box was stopped"
   elseif result.not_started then

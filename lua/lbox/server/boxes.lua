@@ -308,9 +308,9 @@ function Boxes:sweep()
 end
 
 --- Whether anything is going on in any box: work of ours, or processes a command left behind. Who has a
---- public URL may be asked at any time.
+--- public URL may be asked at any time, and who has a schedule needs its time kept.
 function Boxes:busy()
-  if self.server.public_urls:busy() then
+  if self.server.public_urls:busy() or self.server.schedules:busy() then
     return true
   end
   for id, live in pairs(self.live) do

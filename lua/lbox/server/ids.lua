@@ -28,4 +28,8 @@ function M.run()
   return "run_" .. core.uuid():gsub("-", "")
 end
 
+function M.schedule()
+  return "sched_" .. core.uuid():gsub("-", "")
+end
+
 return M

@@ -8,6 +8,7 @@ local listener = require "lbox.server.listener"
 local posix = require "lbox.server.posix"
 local public_urls = require "lbox.server.public_urls"
 local router = require "lbox.server.router"
+local schedules = require "lbox.server.schedules"
 local secret = require "lbox.server.secret"
 local stores = require "lbox.server.store"
 
@@ -165,6 +166,7 @@ function M.serve(opts)
     server.boxes = Boxes.new(server)
     server.boxes:sweep()
     server.public_urls = public_urls.new(server)
+    server.schedules = schedules.new(server)
     local routes = router.new()
     for _, socket in ipairs(listen(server, opts)) do
       server.listeners[#server.listeners + 1] = listener.new {
@@ -175,6 +177,7 @@ function M.serve(opts)
     opts.ready { data = opts.data, socket = server.data.socket, url = server.url,
       key = server.data.key, key_file = server.data.key_file }
     wait_for_end(server, signals, lock, opts.on_demand)
+    server.stopping = true
     -- No new clients from here on; what a box was doing is failed at the next start.
     local st = posix.lstat(server.data.socket)
     if st and st.id == server.socket_id then

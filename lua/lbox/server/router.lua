@@ -6,10 +6,10 @@ local listener = require "lbox.server.listener"
 
 local M = {}
 
-local ROUTE_MODULES = { "account", "box", "exec", "files", "git", "previews", "runs" }
+local ROUTE_MODULES = { "account", "box", "exec", "files", "git", "previews", "runs", "schedules" }
 
 -- Parts of the API that boxes of this machine do not have yet, by the segment after the box's id.
-local UNAVAILABLE = { snapshots = true, schedules = true, browser = true,
+local UNAVAILABLE = { snapshots = true, browser = true,
   config = true, startup = true, pause = true, resume = true, ["exec-session"] = true, run = true,
   ["git-config"] = true, steps = true, ["files"] = true }
 

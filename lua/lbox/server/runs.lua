@@ -10,6 +10,7 @@ local RETRY_MS = 1000
 
 ---@class lbox.server.Run
 ---@field cancelled boolean|nil
+---@field output_kept lbox.server.Output|nil  what a command wrote, when its record has it
 local Run = {}
 Run.__index = Run
 
@@ -19,10 +20,11 @@ Run.HEADER = "X-Lbox-Run-Id"
 --- Records a run that begins.
 ---@param server table
 ---@param row table  the box
----@param fields { type: "agent"|"shell", prompt: string, model: string|nil }
+---@param fields { type: "agent"|"shell", prompt: string, model: string|nil, schedule_id: string|nil }
 function Run.begin(server, row, fields)
   local run = setmetatable({ id = ids.run(), box_id = row.id, server = server, row = row, type = fields.type,
-    prompt = fields.prompt, model = fields.model, created_at = os.time(), began = async.now() }, Run)
+    prompt = fields.prompt, model = fields.model, schedule_id = fields.schedule_id,
+    created_at = os.time(), began = async.now() }, Run)
   server.store:add_run(run)
   local live = server.boxes:live_state(row.id)
   live.runs = live.runs or {}

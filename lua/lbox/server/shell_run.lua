@@ -42,17 +42,24 @@ function M.command(server, row, body)
   return { argv = body.command, cwd = server.boxes.folder(body.folder), env = server.boxes.environment(row) }
 end
 
+--- Records a command as a run that begins.
+---@param schedule_id string|nil  what it is a run of
+---@return lbox.server.Run
+function M.begin(server, row, words, schedule_id)
+  return runs.begin(server, row, { type = "shell", prompt = runs.text(table.concat(words, " ")),
+    schedule_id = schedule_id })
+end
+
 --- Starts a command as a run; `use(process, run)` reads it. Returns what `use` does, and raises when the
 --- command could not be brought to its end.
 ---@param server table
 ---@param row table      the box
 ---@param command table  with `timeout` in ms, if it has one
 ---@param use fun(process: lbox.server.Process, run: lbox.server.Run): any
----@param schedule_id string|nil  what it is a run of
+---@param run lbox.server.Run|nil  when it has begun already
 ---@return any result, integer exit_code, lbox.server.Run run
-function M.execute(server, row, command, use, schedule_id)
-  local run = runs.begin(server, row, { type = "shell", prompt = runs.text(table.concat(command.argv, " ")),
-    schedule_id = schedule_id })
+function M.execute(server, row, command, use, run)
+  run = run or M.begin(server, row, command.argv)
   local timer
   local ok, result = pcall(server.boxes.working, server.boxes, row, function(box)
     local process = box:spawn(command)
@@ -92,7 +99,8 @@ function M.execute(server, row, command, use, schedule_id)
   end
   local exit_code = run.timed_out and TIMED_OUT or done.exit_code
   run:finish { status = exit_code == 0 and "completed" or "failed", cpu_ns = done.cpu_ns,
-    memory_peak_bytes = done.memory_peak_bytes }
+    memory_peak_bytes = done.memory_peak_bytes,
+    output = run.output_kept and runs.text(run.output_kept:text()) }
   return result, exit_code, run
 end
 

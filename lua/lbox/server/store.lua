@@ -44,6 +44,21 @@ local VERSIONS = { [[
     created_at INTEGER NOT NULL,
     PRIMARY KEY (box_id, port)
   );
+]], [[
+  ALTER TABLE runs ADD COLUMN schedule_id TEXT;
+  CREATE TABLE schedules (
+    number INTEGER PRIMARY KEY AUTOINCREMENT,
+    id TEXT NOT NULL UNIQUE,
+    box_id TEXT NOT NULL REFERENCES boxes(id) ON DELETE CASCADE,
+    settings TEXT NOT NULL,     -- what it was given, as JSON
+    status TEXT NOT NULL,       -- active, paused
+    next_at INTEGER,            -- when it is due; NULL while it is paused
+    last_run_at INTEGER, last_run_id TEXT,
+    last_run_status TEXT,       -- completed, failed, skipped; NULL before the first run and during one
+    total_runs INTEGER NOT NULL DEFAULT 0, total_failures INTEGER NOT NULL DEFAULT 0,
+    created_at INTEGER NOT NULL, updated_at INTEGER NOT NULL
+  );
+  CREATE INDEX schedules_of_box ON schedules(box_id);
 ]] }
 
 ---@class lbox.server.Store
@@ -147,9 +162,9 @@ end
 -- ------------------------------------------------------------------------------------- runs
 
 function Store:add_run(run)
-  write(self.db, "INSERT INTO runs (id, box_id, type, status, prompt, model, created_at) "
-    .. "VALUES (?, ?, ?, 'running', ?, ?, ?)", run.id, run.box_id, run.type, run.prompt, run.model,
-    run.created_at)
+  write(self.db, "INSERT INTO runs (id, box_id, type, status, prompt, model, schedule_id, created_at) "
+    .. "VALUES (?, ?, ?, 'running', ?, ?, ?, ?)", run.id, run.box_id, run.type, run.prompt, run.model,
+    run.schedule_id, run.created_at)
 end
 
 local END_FIELDS = { "status", "output", "error_message", "session_id", "input_tokens",

@@ -1,44 +1,22 @@
 --- Agent runs and the list of all runs (box-api.md §1.4, §1.5, §2.1).
 local agent_run = require "lbox.server.agent_run"
 local async = require "lbox.async"
-local custom = require "lbox.server.harness.custom"
 local errors = require "lbox.errors"
-local fields = require "lbox.server.fields"
 local json = require "lbox.json"
 local runs = require "lbox.server.runs"
 
 -- The newest of a box's runs that the list has, and of the text in them.
 local MAX_LISTED, MAX_LISTED_TEXT = 1000, 32 * 1024 * 1024
--- Linux takes no longer word in a command line.
-local MAX_PROMPT = 120 * 1024
 
 local function refuse(status, message)
   errors.raise("api", message, { status_code = status })
 end
 
-local RUN = { prompt = "string!", folder = "string", json_schema = "object", agent_options = "object" }
-
 local function stream(server, request, params)
   local row = server.boxes:get(params.id)
-  local config = row.config
-  if config.agent ~= "custom" then
-    refuse(400, "no agent is configured for this box")
-  end
-  local body = fields.check(request:json(), RUN)
-  if not body.prompt:find("%S") then
-    refuse(400, "the field \"prompt\" must not be empty")
-  elseif body.files then
-    refuse(501, "files with a prompt are not available on local boxes yet")
-  end
-  if #body.prompt + #json.encode(body.json_schema or {}) > MAX_PROMPT then
-    refuse(413, ("the prompt is larger than %d bytes: write it to a file in the box and say so")
-      :format(MAX_PROMPT))
-  end
-  local argv, env = custom.command(config, { prompt = body.prompt, schema = body.json_schema,
-    session_id = row.session_id })
-  local command = { argv = argv, cwd = server.boxes.folder(body.folder),
-    env = server.boxes.environment(row, env) }
-  local run = runs.begin(server, row, { type = "agent", prompt = body.prompt, model = config.model })
+  local body = request:json()
+  local command, model = agent_run.command(server, row, body)
+  local run = runs.begin(server, row, { type = "agent", prompt = body.prompt, model = model })
 
   local writer = request:stream(200, "text/event-stream")
   run.writer = writer

@@ -1,0 +1,88 @@
+--- Telling somebody by HTTP how a run ended.
+local async = require "lbox.async"
+local core = require "lbox.core"
+local errors = require "lbox.errors"
+local http = require "lbox.http"
+local json = require "lbox.json"
+local url = require "lbox.url"
+
+local M = {}
+
+local TRIES, PAUSE_MS, TIMEOUT_MS = 4, 1000, 10000
+local MAX_ANSWER = 64 * 1024
+local MAX_URL, MAX_HEADERS = 2048, 8192
+
+local function refuse(message)
+  errors.raise("api", message, { status_code = 400 })
+end
+
+--- Raises 400 unless a webhook can be told there.
+---@param to string|nil
+---@param headers table<string, string>|nil
+function M.check(to, headers)
+  if to and (#to > MAX_URL or not to:match("^[Hh][Tt][Tt][Pp][Ss]?://[^%s%c/?#]+[^%s%c]*$")) then
+    refuse(("webhook_url %q: an http or https URL of at most %d characters"):format(to:sub(1, 200), MAX_URL))
+  end
+  local size = 0
+  for name, value in pairs(headers or {}) do
+    if type(name) ~= "string" or not name:match("^[%w!#$%%&'*+.^_`|~-]+$") then
+      refuse(("webhook_headers: %q is no name of a header"):format(tostring(name)))
+    elseif type(value) ~= "string" or value:find("[%c]") then
+      refuse(("webhook_headers: the value of %s must be a string without control characters"):format(name))
+    end
+    size = size + #name + #value
+  end
+  if size > MAX_HEADERS then
+    refuse(("webhook_headers: at most %d bytes of them"):format(MAX_HEADERS))
+  end
+end
+
+local function header_lines(headers)
+  local lines, taken = {}, {}
+  for name, value in pairs(headers or {}) do
+    lines[#lines + 1] = name .. ": " .. value
+    taken[name:lower()] = true
+  end
+  for name, value in pairs { ["Content-Type"] = "application/json", ["User-Agent"] = "lbox/" .. core.version } do
+    if not taken[name:lower()] then
+      lines[#lines + 1] = name .. ": " .. value
+    end
+  end
+  return lines
+end
+
+--- Sends once: nil when it arrived, or why not and whether trying again can help.
+local function send(to, lines, body)
+  local transfer = http.send { method = "POST", url = to, headers = lines, body = body, mode = "buffer",
+    max_body = MAX_ANSWER }
+  local in_time = transfer:wait(function(req) return req:done() end, async.now() + TIMEOUT_MS)
+  local status = transfer.req:status()
+  transfer:close()
+  if not in_time then
+    return ("no answer within %d ms"):format(TIMEOUT_MS), true
+  elseif not status then
+    return "it cannot be reached", true
+  elseif status >= 300 then
+    return "status " .. status, status >= 500 or status == 429 or status == 408
+  end
+end
+
+--- Posts `payload`, again when that fails and may yet succeed. Returns why it was given up, or nil.
+---@param to string
+---@param headers table<string, string>|nil
+---@param payload table
+---@return string|nil why
+function M.post(to, headers, payload)
+  local lines, body = header_lines(headers), json.encode(payload)
+  for try = 1, TRIES do
+    local why, again = send(to, lines, body)
+    if not why then
+      return nil
+    elseif not again or try == TRIES then
+      return ("the webhook at %s was not told: %s"):format(url.origin(to), why)
+    end
+    async.sleep(PAUSE_MS * 4 ^ (try - 1))
+  end
+end
+
+return M
