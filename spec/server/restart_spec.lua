@@ -1,5 +1,6 @@
 -- A server that is killed loses nothing it said, and nobody is told of success that did not happen.
 local lbox = require "lbox"
+local sqlite = require "lbox.server.sqlite"
 local support = require "spec.support.local"
 
 describe("a server killed with -9", function()
@@ -54,6 +55,27 @@ describe("a server killed with -9", function()
     back = lbox.Box.get(box.id, again:client())
     assert.are.equal("cancelled", back:list_runs()[1].status)
     back:delete()
+    again:stop()
+    os.remove(server.log)
+  end)
+end)
+
+describe("a database of the first version", function()
+  it("is brought up to date with what is in it", function()
+    local server = support.start()
+    local box = lbox.Box.create(server:client { name = "old" })
+    box.exec:command("echo kept > kept.txt")
+    server:kill()
+    local db = sqlite.open(server.dir .. "/data/lbox.db")
+    db:exec("DROP TABLE previews; DROP TABLE schedules; ALTER TABLE runs DROP COLUMN schedule_id; "
+      .. "PRAGMA user_version=1;")
+    db:close()
+    local again = support.start { dir = server.dir }
+    local back = lbox.Box.get_by_name("old", again:client())
+    assert.are.equal("kept\n", back.files:read("kept.txt"))
+    assert.are.equal("sh -c echo kept > kept.txt", back:list_runs()[1].prompt)
+    assert.are.equal(0, #back.schedule:list())
+    back.schedule:exec { cron = "0 0 * * *", command = "true" }
     again:stop()
     os.remove(server.log)
   end)

@@ -165,8 +165,6 @@ function M.serve(opts)
     server.store = stores.open(server.data.database)
     server.boxes = Boxes.new(server)
     server.boxes:sweep()
-    server.public_urls = public_urls.new(server)
-    server.schedules = schedules.new(server)
     local routes = router.new()
     for _, socket in ipairs(listen(server, opts)) do
       server.listeners[#server.listeners + 1] = listener.new {
@@ -174,6 +172,9 @@ function M.serve(opts)
         handler = function(request) handle(server, routes, request) end,
       }
     end
+    -- What goes on by itself from here on; whatever could fail has been done.
+    server.public_urls = public_urls.new(server)
+    server.schedules = schedules.new(server)
     opts.ready { data = opts.data, socket = server.data.socket, url = server.url,
       key = server.data.key, key_file = server.data.key_file }
     wait_for_end(server, signals, lock, opts.on_demand)

@@ -59,8 +59,9 @@ local function reopen(self, row)
   elseif url.port ~= row.host_port then
     self.server.log(("port %d of the box %s is at %s from now on: %d: %s"):format(row.port, row.box_id, url.url,
       row.host_port, why))
-    self.server.store:write("UPDATE previews SET host_port = ? WHERE box_id = ? AND port = ?", url.port, row.box_id,
-      row.port)
+    -- When that is not kept, it gets yet another one next time.
+    pcall(self.server.store.write, self.server.store, "UPDATE previews SET host_port = ? WHERE box_id = ? AND port = ?",
+      url.port, row.box_id, row.port)
   end
   self.urls[key(row.box_id, row.port)] = url
 end
