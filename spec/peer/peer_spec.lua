@@ -60,6 +60,19 @@ describe("@upstash/box against lbox serve", function()
     assert.are.same({ "agent", "completed" }, found.runs[1])
   end)
 
+  it("clones, commits and pushes", function()
+    assert.are.same({ dirty = "?? g\n", clean = "", diff = "", pushed = true }, found.git)
+  end)
+
+  it("makes schedules", function()
+    assert.are.same({ paused = { "paused" }, active = "active", folder = "/workspace/home", left = { true } },
+      found.schedule)
+  end)
+
+  it("reaches a port of the box", function()
+    assert.are.same({ refused = 401, allowed = 200, listing = true, listed = { true } }, found["public URL"])
+  end)
+
   it("is refused with a wrong key", function()
     assert.are.equal(401, found["wrong key"])
   end)

@@ -68,6 +68,51 @@ for await (const chunk of live) seen.push(chunk.type);
 say("agent stream", seen);
 say("runs", (await box.listRuns()).map((each) => [each.type, each.status]));
 
+await box.exec.command("git init -q --bare -b main /srv/x.git; mkdir sub; git init -q -b main /opt/seed; cd /opt/seed; "
+  + "echo one > f; git add f; git commit -qm one; git push -q /srv/x.git main");
+await box.cd("sub");
+await box.git.clone({ repo: "/srv/x.git" });
+await box.cd("x");
+await box.git.checkout({ branch: "work" });
+await box.files.write({ path: "g", content: "two\n" });
+const dirty = await box.git.status();
+const commit = await box.git.commit({ message: "two", authorName: "A", authorEmail: "a@b" });
+await box.git.push();
+say("git", {
+  dirty,
+  clean: await box.git.status(),
+  diff: await box.git.diff(),
+  pushed: (await box.git.exec({ args: ["ls-remote", "origin", "work"] })).output === `${commit.sha}\trefs/heads/work\n`,
+});
+await box.cd("/workspace/home");
+
+const schedule = await box.schedule.exec({ cron: "*/5 * * * *", command: ["echo", "hi"] });
+await box.schedule.pause(schedule.id);
+const paused = (await box.schedule.list()).map((each) => each.status);
+await box.schedule.resume(schedule.id);
+const active = await box.schedule.get(schedule.id);
+const prompt = await box.schedule.agent({ cron: "0 9 * * *", prompt: "report" });
+await box.schedule.delete(schedule.id);
+say("schedule", {
+  paused,
+  active: active.status,
+  folder: active.folder,
+  left: (await box.schedule.list()).map((each) => each.id === prompt.id),
+});
+
+await box.exec.command("python3 -m http.server --directory /srv 8000 >/dev/null 2>&1 & sleep 1");
+const open = await box.getPublicURL(8000, { bearerToken: true });
+const list = await box.listPublicURLs();
+const refused = await fetch(open.url);
+const allowed = await fetch(open.url, { headers: { authorization: `Bearer ${open.token}` } });
+say("public URL", {
+  refused: refused.status,
+  allowed: allowed.status,
+  listing: (await allowed.text()).includes("x.git"),
+  listed: list.publicURLs.map((each) => each.url === open.url),
+});
+await box.deletePublicURL(8000);
+
 const missing = await box.files.read("no/such/file").catch((error) => ({ message: error.message, status: error.statusCode }));
 say("missing file", missing);
 const denied = await Box.list({ baseUrl, apiKey: "box_wrong" }).catch((error) => error.statusCode);

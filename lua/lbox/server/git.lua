@@ -54,6 +54,13 @@ local function origin_of(url)
   end
 end
 
+--- What an optional field says: an empty text is as good as none.
+---@param text string|nil
+---@return string|nil
+function M.given(text)
+  return text ~= "" and text or nil
+end
+
 ---@class lbox.server.Git
 ---@field folder string
 local Git = {}

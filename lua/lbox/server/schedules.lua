@@ -194,9 +194,20 @@ local function due(self, row, now, late)
   end
 end
 
+--- The clock was set back: what was due far ahead by the old one has a time by this one.
+local function set_back(self, now)
+  for _, row in ipairs(query(self, "WHERE status = 'active'")) do
+    update(self, row.id, "next_at = min(next_at, ?)", next_time(row.settings, now))
+  end
+end
+
 --- Deals with what is due. `late`: seconds after which it is not run any more.
 local function turn(self, late)
   local now = os.time()
+  if now < (self.looked_at or 0) - LATE_S then
+    set_back(self, now)
+  end
+  self.looked_at = now
   for _, row in ipairs(query(self, "WHERE status = 'active' AND next_at <= ? ORDER BY next_at, number", now)) do
     due(self, row, now, late)
   end

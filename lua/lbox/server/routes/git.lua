@@ -63,9 +63,10 @@ local function clone(self, body)
   else
     self.folder = WORKSPACE
   end
-  if body.branch and body.branch ~= "" then
-    self:check_branch(body.branch)
-    argv[#argv + 1] = "--branch=" .. body.branch
+  local branch = git.given(body.branch)
+  if branch then
+    self:check_branch(branch)
+    argv[#argv + 1] = "--branch=" .. branch
   end
   if body.depth then
     if body.depth < 1 or body.depth % 1 ~= 0 then
@@ -73,7 +74,7 @@ local function clone(self, body)
     end
     argv[#argv + 1] = ("--depth=%.0f"):format(body.depth)
   end
-  self.token = git.check_token(body.github_token ~= "" and body.github_token or nil) or self.token
+  self.token = git.check_token(git.given(body.github_token)) or self.token
   self:must(table.move({ "--", url, destination }, 1, 3, #argv + 1, argv), { origin = self:origin(url) })
   return { folder = destination }
 end
@@ -114,7 +115,7 @@ local function commit(self, body)
   end
   self:must { "git", "add", "--all" }
   self:must({ "git", "commit", "--quiet", "--file=-" }, { stdin = body.message,
-    env = { GIT_AUTHOR_NAME = body.author_name, GIT_AUTHOR_EMAIL = body.author_email } })
+    env = { GIT_AUTHOR_NAME = git.given(body.author_name), GIT_AUTHOR_EMAIL = git.given(body.author_email) } })
   return { sha = self:must { "git", "rev-parse", "HEAD" }, message = body.message }
 end
 
@@ -132,7 +133,7 @@ end
 
 --- Pushes a branch to the one of the same name.
 local function push(self, body)
-  local branch = body.branch ~= "" and body.branch or nil
+  local branch = git.given(body.branch)
   if branch then
     self:check_branch(branch)
   else
@@ -205,16 +206,17 @@ end
 local function create_pr(self, body)
   local head = self:head() or refuse(400, "no branch is checked out that a pull request could be of")
   local argv = { "gh", "pr", "create", "--title=" .. body.title, "--body-file=-", "--head=" .. head }
-  if body.base and body.base ~= "" then
-    self:check_branch(body.base)
-    argv[#argv + 1] = "--base=" .. body.base
+  local base = git.given(body.base)
+  if base then
+    self:check_branch(base)
+    argv[#argv + 1] = "--base=" .. base
   end
   local made = make(self, "pull", argv, body)
-  made.base = body.base ~= "" and body.base or nil
-  if not made.base then
-    local code, base, stderr = self:try { "gh", "pr", "view", made.url, "--json=baseRefName", "--jq=.baseRefName" }
+  made.base = base
+  if not base then
+    local code, stdout, stderr = self:try { "gh", "pr", "view", made.url, "--json=baseRefName", "--jq=.baseRefName" }
     if code == 0 then
-      made.base = base:gsub("\n$", "")
+      made.base = stdout:gsub("\n$", "")
     else
       made.warning = "gh does not say into what branch: " .. self:words(stderr)
     end
