@@ -57,21 +57,26 @@ describe("a public URL of a local box", function()
     return body, tonumber(status)
   end
 
-  --- Sends bytes to a URL's port and returns all that comes until the end, at most for 3 seconds.
-  local function raw(url, bytes, seconds)
+  --- Sends bytes to a URL's port, in pieces of a size, and returns all that comes until the end, at most for
+  --- 3 seconds.
+  local function raw(url, bytes, seconds, size)
     local file = server.dir .. "/raw"
     local handle = assert(io.open(file, "wb"))
     handle:write(bytes)
     handle:close()
     return (support.sh(([[timeout %d python3 -c '
-import socket, sys
+import socket, sys, time
 s = socket.create_connection(("127.0.0.1", int(sys.argv[1])))
-s.sendall(open(sys.argv[2], "rb").read())
+s.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+data, size = open(sys.argv[2], "rb").read(), int(sys.argv[3])
+for at in range(0, len(data), size):
+    s.sendall(data[at:at + size])
+    if size < 10: time.sleep(0.001)
 while True:
     data = s.recv(65536)
     if not data: break
     sys.stdout.buffer.write(data); sys.stdout.flush()
-' %s %s]]):format(seconds or 3, url:match("%d+$"), file)))
+' %s %s %d]]):format(seconds or 3, url:match("%d+$"), file, size or #bytes)))
   end
 
   setup(function()
@@ -115,6 +120,17 @@ while True:
     -- Two requests over one connection.
     assert.are.equal("GET /1 auth=None body=0, 1 new\nGET /2 auth=None body=0, 0 new\n",
       (support.sh(("curl -s -w ', %%{num_connects} new\n' %s/1 %s/2"):format(url, url))))
+  end)
+
+  it("reads requests however they are cut", function()
+    local url = box:get_public_url(3000).url
+    local request = ("POST /cut HTTP/1.1\r\nHost: %s\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n"
+      .. "a;x=y\r\n0123456789\r\n0\r\n\r\nGET /next HTTP/1.1\r\nHost: %s\r\nConnection: close\r\n\r\n"):format(
+      url:match("//(.*)"), url:match("//(.*)"))
+    for size = 1, 7 do
+      local answer = raw(url, request, 5, size)
+      assert.matches("POST /cut auth=None body=13.*GET /next auth=None body=0$", answer)
+    end
   end)
 
   it("asks for its token or its password, and keeps them from the box", function()

@@ -239,6 +239,7 @@ describe("a schedule of a local box", function()
 
   it("survives the server, which skips what it missed and fails what it was at", function()
     local missed = box.schedule:exec { cron = "* * * * *", command = "touch /tmp/missed" }
+    local ahead = box.schedule:exec { cron = "* * * * *", command = "true" }
     local going = box.schedule:exec { cron = "0 0 1 1 *", command = "sleep 60", webhook_url = hook.url }
     make_due(going.id)
     wait_for("no run", function()
@@ -247,6 +248,8 @@ describe("a schedule of a local box", function()
     end)
     server:kill("KILL")
     change("UPDATE schedules SET next_at = ? WHERE id = ?", os.time() // 60 * 60 - 120, missed.id)
+    -- By a clock that was set back since.
+    change("UPDATE schedules SET next_at = ? WHERE id = ?", os.time() + 1000000, ahead.id)
     server = support.start { dir = server.dir }
     box = Box.get(box.id, server:client())
     wait_for("no webhook", function() return hook.told[1] end)
@@ -260,6 +263,9 @@ describe("a schedule of a local box", function()
     assert.are.equal("skipped", run.status)
     assert.matches("^[34] runs were missed", run.error_message)
     assert.are.equal("", box.exec:command("ls /tmp/missed 2>/dev/null").stdout)
+    local db = sqlite.open(server.dir .. "/data/lbox.db")
+    assert.is_true(db:row("SELECT next_at FROM schedules WHERE id = ?", ahead.id).next_at <= os.time() + 60)
+    db:close()
     -- And goes on.
     make_due(missed.id)
     ended(missed.id, 1)

@@ -194,7 +194,7 @@ local function due(self, row, now, late)
   end
 end
 
---- The clock was set back: what was due far ahead by the old one has a time by this one.
+--- The clock may have been set back: what was due far ahead by the old one has a time by this one.
 local function set_back(self, now)
   for _, row in ipairs(query(self, "WHERE status = 'active'")) do
     update(self, row.id, "next_at = min(next_at, ?)", next_time(row.settings, now))
@@ -204,7 +204,7 @@ end
 --- Deals with what is due. `late`: seconds after which it is not run any more.
 local function turn(self, late)
   local now = os.time()
-  if now < (self.looked_at or 0) - LATE_S then
+  if not self.looked_at or now < self.looked_at - LATE_S then
     set_back(self, now)
   end
   self.looked_at = now
