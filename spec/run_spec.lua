@@ -29,6 +29,10 @@ routes["GET /v2/box/b/runs"] = function(reply, request)
       duration_ms = 77 } } })
 end
 routes["POST /v2/box/lost/run/stream"] = routes["POST /v2/box/b/run/stream"]
+routes["GET /v2/box/b/logs"] = function(reply)
+  reply:json(200, { logs = { { timestamp = 1, level = "info", message = "before" },
+    { timestamp = os.time() + 60, level = "info", message = "during" } } })
+end
 routes["GET /v2/box/lost/runs"] = function(reply) reply:json(200, { runs = {} }) end
 routes["POST /v2/box/slow/run/stream"] = routes["POST /v2/box/b/run/stream"]
 routes["GET /v2/box/slow/runs"] = function(reply)
@@ -102,6 +106,13 @@ describe("a run", function()
     local err = fault.raised(function() server:box("hook"):get_run("r0") end)
     assert.are.same({ "api", "run r0 is not in the list of box hook" }, { err.kind, err.message })
     assert.are.equal("usage", fault.raised(function() server:box("hook"):get_run("") end).kind)
+  end)
+
+  it("tells what the box logged also while it is read", function()
+    local stream = started("b")
+    local logs = stream:logs()
+    assert.are.same({ 1, "during" }, { #logs, logs[1].message })
+    stream:close()
   end)
 
   it("with a webhook refuses what goes with waiting, and tells no secret", function()

@@ -429,7 +429,8 @@ end
 
 -- ---------------------------------------------------------------------------------- methods
 
-local methods = { wait = runs.methods.wait }
+---@class lbox.Stream
+local methods = { wait = runs.methods.wait, logs = runs.methods.logs }
 
 --- The next chunk, nil at the end. Waits for it. Raises what ended the stream before its time, and
 --- `usage` when another task is reading it.
@@ -485,7 +486,7 @@ end
 ---@field type "agent"|"command"|"code"
 ---@field kind lbox.stream.Kind
 ---@field spec lbox.client.Spec
----@field send (fun(spec: lbox.client.Spec): lbox.Transfer)|nil  in place of the link's
+---@field send (fun(spec: lbox.client.Spec): lbox.Transfer)|nil  instead of the link's
 ---@field deadline lbox.Deadline
 ---@field idle_timeout number|nil  ms; nil: the client's timeout
 
