@@ -8,6 +8,7 @@ local lbox = require "lbox"
 local repo, token = arg[1], os.getenv "GITHUB_TOKEN"
 
 local function commit(box, message)
+  box.git:exec { args = { "add", "--all" } }
   return box.git:commit { message = message, author_name = "lbox", author_email = "lbox@example.com" }
 end
 

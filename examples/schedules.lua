@@ -1,16 +1,16 @@
 -- Schedules: a command every morning and an agent every Monday, in a box that stays.
 --
---     UPSTASH_BOX_API_KEY=… build/lbox examples/schedules.lua
+--     build/lbox --local examples/schedules.lua
 local lbox = require "lbox"
 
 lbox.with_box({
-  agent = { harness = lbox.Agent.CLAUDE_CODE, model = lbox.ClaudeCode.SONNET_4_5 },
+  -- With a key: { harness = lbox.Agent.CLAUDE_CODE, model = lbox.ClaudeCode.SONNET_4_5 }
+  agent = { harness = lbox.Agent.CUSTOM, custom_harness = { command = "lbox", args = { "/home/boxuser/agent.lua" } } },
 }, function(box)
   local backup = box.schedule:exec { cron = "0 6 * * *", command = "tar czf backup.tgz project" }
   local report = box.schedule:agent {
     cron = "0 9 * * 1",
     prompt = "Summarise what changed in project last week, in report.md",
-    options = { max_turns = 20 },
     timeout = 600000, -- of each run
   }
   print("made " .. backup.id .. " and " .. report.id)

@@ -32,6 +32,7 @@ end
 
 ---@class lbox.DeleteBoxesOptions: lbox.ConnectionOptions, lbox.CallOptions
 ---@field box_ids string|string[]  an id, or a list of at least one
+
 local DELETE_BOXES_OPTIONS = client.static_options { box_ids = "any" }
 
 --- Deletes several boxes for good.
@@ -45,6 +46,7 @@ end
 ---@class lbox.DeleteSnapshotsOptions: lbox.ConnectionOptions, lbox.CallOptions
 ---@field snapshot_ids string|string[]|nil  an id, or a list of at least one
 ---@field all boolean|nil                   every snapshot of the account instead
+
 local DELETE_SNAPSHOTS_OPTIONS = client.static_options { snapshot_ids = "any", all = "boolean" }
 
 --- Deletes several snapshots for good.

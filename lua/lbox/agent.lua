@@ -34,6 +34,7 @@ local RAW_BYTES = 500
 ---@field budget lbox.Budget|nil     what the run may spend together with others
 ---@field on_tool_use fun(tool: { tool_call_id: string?, name: string, input: any })|nil
 ---@field on_tool_result fun(result: { tool_call_id: string?, output: any })|nil
+
 local STREAM_OPTIONS = client.call_options {
   prompt = "text!",
   files = "table",
@@ -49,6 +50,7 @@ local STREAM_OPTIONS = client.call_options {
 ---@field max_retries integer|nil    how often a failed run is started anew
 ---@field webhook { url: string, headers: table<string, string>? }|nil  is told when the run ends; `run` does not
 ---  wait for it then
+
 local RUN_OPTIONS = client.call_options {
   prompt = "text!",
   files = "table",

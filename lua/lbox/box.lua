@@ -10,15 +10,18 @@ local url = require "lbox.url"
 
 ---@class lbox.GetOptions: lbox.ConnectionOptions, lbox.ReadOptions
 ---@field git_token string|nil  what clones into the box may use
+
 local GET_OPTIONS = client.static_read_options { git_token = "string" }
 
 ---@class lbox.ListOptions: lbox.ConnectionOptions, lbox.ReadOptions
 ---@field label string|nil  only boxes that have it
+
 local LIST_OPTIONS = client.static_read_options { label = "string" }
 
 ---@class lbox.RequestOptions: lbox.ConnectionOptions, lbox.CallOptions
 ---@field query table<string, string|number|boolean>|nil
 ---@field json table|nil  the body
+
 local REQUEST_OPTIONS = client.static_options { query = "table", json = "table" }
 
 ---@class lbox.BoxStatics

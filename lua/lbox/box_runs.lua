@@ -11,6 +11,7 @@ local CALL_OPTIONS = client.call_options {}
 ---@class lbox.LogsOptions: lbox.ReadOptions
 ---@field offset integer|nil
 ---@field limit integer|nil
+
 local LOGS_OPTIONS = client.read_options { offset = "count", limit = "count" }
 
 ---@class lbox.Box

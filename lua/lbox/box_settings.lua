@@ -28,6 +28,7 @@ local M = {}
 ---@field network_policy lbox.NetworkPolicy|nil
 ---@field skills string[]|nil
 ---@field mcp_servers table[]|nil  { name, package, args } or { name, url, headers }
+
 M.OPTIONS = client.static_options {
   name = "string",
   labels = "strings",
@@ -54,6 +55,7 @@ M.OPTIONS = client.static_options {
 ---@field env table<string, string>|nil
 ---@field attach_headers table<string, table<string, string>>|nil
 ---@field network_policy lbox.NetworkPolicy|nil
+
 M.EPHEMERAL_OPTIONS = client.static_options {
   name = "string",
   labels = "strings",

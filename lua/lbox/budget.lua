@@ -39,6 +39,7 @@ local SAID = {
 ---@field ms number|nil       time since the first run was started
 ---@field soft number|nil     part of any limit at which on_soft is called: 0.8
 ---@field on_soft fun(report: lbox.BudgetReport)|nil
+
 local OPTIONS = {
   usd = "number", tokens = "number", runs = "number", ms = "number",
   soft = "number", on_soft = "function",

@@ -21,6 +21,7 @@ local M = {}
 ---@field headers table<string, string>|nil  more headers of the request
 ---@class lbox.CallOptions: lbox.ReadOptions
 ---@field extra table|nil  merged into the JSON body as it is
+
 local CALL_OPTIONS = { timeout = "ms", headers = "table", extra = "table" }
 local READ_OPTIONS = { timeout = "ms", headers = "table" }
 

@@ -21,6 +21,7 @@ local NO_KEY = "api_key is required: pass api_key, set UPSTASH_BOX_API_KEY, "
 ---@field proxy string|nil
 ---@field no_proxy string|nil
 ---@field ca_file string|nil
+
 M.OPTIONS = {
   api_key = "string",
   base_url = "string",

@@ -17,19 +17,23 @@ local GRACE_MS = 30000
 
 ---@class lbox.exec.CommandOptions: lbox.CallOptions
 ---@field folder string|nil  where to run, relative to the box's directory, which is the default
+
 local COMMAND_OPTIONS = client.call_options { folder = "text" }
 
 ---@class lbox.exec.StreamOptions: lbox.exec.CommandOptions
 ---@field idle_timeout number|nil  ms of silence allowed; 0: any, nil: the client's timeout
+
 local STREAM_OPTIONS = client.call_options { folder = "text", idle_timeout = "ms" }
 
 ---@class lbox.exec.CodeOptions: lbox.exec.CommandOptions
 ---@field code string
 ---@field lang string  "js", "ts" or "python"
+
 local CODE_OPTIONS = client.call_options { code = "string!", lang = "text!", folder = "text" }
 
 ---@class lbox.exec.StreamCodeOptions: lbox.exec.CodeOptions
 ---@field idle_timeout number|nil  ms of silence allowed; 0: any, nil: the client's timeout
+
 local STREAM_CODE_OPTIONS = client.call_options {
   code = "string!", lang = "text!", folder = "text", idle_timeout = "ms",
 }
@@ -112,6 +116,7 @@ end
 ---@field idle_timeout number|nil  ms of silence allowed while it is waited for; 0: any, nil: the client's timeout
 ---@field on_stdout fun(data: string)|nil  gets the output while the session is read: in `wait` and `output`
 ---@field on_stderr fun(data: string)|nil
+
 local SESSION_OPTIONS = client.read_options {
   cmd = "text", argv = "strings", tty = "boolean", cwd = "text", rows = "count", cols = "count", env = "map",
   idle_timeout = "ms", on_stdout = "function", on_stderr = "function",

@@ -53,6 +53,7 @@ end
 
 ---@class lbox.files.UploadOptions: lbox.CallOptions
 ---@field progress (fun(sent: integer, total: integer))|nil  bytes of the request
+
 local UPLOAD_OPTIONS = client.call_options { progress = "function" }
 local UPLOAD_ITEM = { path = "string!", destination = "text!" }
 
@@ -92,6 +93,7 @@ end
 ---@field to string|nil          a directory of this machine; of one file also its new path
 ---@field recursive boolean|nil  false: not the folders in it
 ---@field progress (fun(received: integer, path: string))|nil  bytes of the local file `path`
+
 local DOWNLOAD_OPTIONS = client.read_options {
   folder = "text", to = "text", recursive = "boolean", progress = "function",
 }

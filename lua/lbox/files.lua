@@ -14,6 +14,7 @@ local M = {}
 ---@field encoding "base64"|nil  the content as base64 text
 ---@field offset integer|nil     first byte to read, from 0; needs length
 ---@field length integer|nil     bytes to read
+
 local READ_OPTIONS = client.read_options {
   encoding = "string", binary = "boolean", offset = "count", length = "count",
 }
@@ -23,6 +24,7 @@ local READ_OPTIONS = client.read_options {
 ---@field content string           UTF-8 text
 ---@field binary boolean|nil        content is bytes
 ---@field encoding "base64"|nil     content is base64 text
+
 local WRITE_OPTIONS = client.call_options {
   path = "text!", content = "string!", encoding = "string", binary = "boolean",
 }
@@ -31,14 +33,17 @@ local LIST_OPTIONS = client.read_options {}
 
 ---@class lbox.files.StatOptions: lbox.ReadOptions
 ---@field follow boolean|nil     of a symbolic link what it leads to
+
 local STAT_OPTIONS = client.read_options { follow = "boolean" }
 
 ---@class lbox.files.MkdirOptions: lbox.CallOptions
 ---@field parents boolean|nil    the ones above too; that it is there already is no error then
+
 local MKDIR_OPTIONS = client.call_options { parents = "boolean" }
 
 ---@class lbox.files.RemoveOptions: lbox.CallOptions
 ---@field recursive boolean|nil  a directory with all that is in it
+
 local REMOVE_OPTIONS = client.call_options { recursive = "boolean" }
 
 local RENAME_OPTIONS = client.call_options {}

@@ -11,39 +11,47 @@ local READ_OPTIONS = client.read_options {}
 ---@field branch string|nil
 ---@field depth integer|nil    so many commits of its history
 ---@field folder string|nil    where to, relative to `box.cwd`
+
 local CLONE_OPTIONS = client.call_options { repo = "text!", branch = "text", depth = "count", folder = "text" }
 
 ---@class lbox.git.CommitOptions: lbox.CallOptions
 ---@field message string
 ---@field author_name string|nil
 ---@field author_email string|nil
+
 local COMMIT_OPTIONS = client.call_options { message = "text!", author_name = "text", author_email = "text" }
 
 ---@class lbox.git.ConfigOptions: lbox.CallOptions
 ---@field user_name string|nil
 ---@field user_email string|nil
+
 local CONFIG_OPTIONS = client.call_options { user_name = "text", user_email = "text" }
 
 ---@class lbox.git.PushOptions: lbox.CallOptions
 ---@field branch string|nil
+
 local PUSH_OPTIONS = client.call_options { branch = "text" }
 
 ---@class lbox.git.IssueOptions: lbox.CallOptions
 ---@field title string
 ---@field body string|nil
 ---@field attach string[]|nil  paths of files in the box
+
 local ISSUE_OPTIONS = client.call_options { title = "text!", body = "string", attach = "strings" }
 
 ---@class lbox.git.PrOptions: lbox.git.IssueOptions
 ---@field base string|nil  the branch to merge into
+
 local PR_OPTIONS = client.call_options { title = "text!", body = "string", base = "text", attach = "strings" }
 
 ---@class lbox.git.ExecOptions: lbox.CallOptions
 ---@field args string[]  without `git`
+
 local EXEC_OPTIONS = client.call_options { args = "strings!" }
 
 ---@class lbox.git.CheckoutOptions: lbox.CallOptions
 ---@field branch string
+
 local CHECKOUT_OPTIONS = client.call_options { branch = "text!" }
 
 --- The request for a git command; where it works goes along.
@@ -96,7 +104,7 @@ function methods:status(opts)
   return get(self, "status", opts)
 end
 
---- Commits every change.
+--- Commits. A local box stages every change before; what the hosted service stages is not documented.
 ---@param opts lbox.git.CommitOptions
 ---@return { sha: string, message: string }
 function methods:commit(opts)

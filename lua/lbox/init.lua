@@ -47,6 +47,7 @@ local fan_out = require "lbox.fan_out"
 ---@field VercelModel table<string, string>
 ---@field CursorModel table<string, string>
 ---@field NeonModel table<string, string>
+
 local M = {
   version = core.version,
   configure = config.configure,
@@ -88,7 +89,7 @@ local LATER = {
   array = function() return require("lbox.json").array end,
 }
 
-return setmetatable(M, {
+setmetatable(M, {
   __index = function(_, key)
     local load = LATER[key]
     if load then
@@ -98,3 +99,5 @@ return setmetatable(M, {
     end
   end,
 })
+
+return M

@@ -10,6 +10,7 @@ local M = {}
 ---@field data string            base64
 ---@field media_type string
 ---@field filename string|nil
+
 local INLINE = { data = "string!", media_type = "string!", filename = "string" }
 
 local TYPES = {

@@ -6,6 +6,7 @@ local options = require "lbox.options"
 ---@class lbox.PublicUrlOptions: lbox.CallOptions
 ---@field bearer_token boolean|nil  asks for a token, which the answer names
 ---@field basic_auth boolean|nil    asks for user and password, which the answer names
+
 local CREATE_OPTIONS = client.call_options { bearer_token = "boolean", basic_auth = "boolean" }
 local READ_OPTIONS = client.read_options {}
 

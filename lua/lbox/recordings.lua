@@ -14,10 +14,12 @@ local CALL_OPTIONS = client.call_options {}
 
 ---@class lbox.recordings.StartOptions: lbox.CallOptions
 ---@field max_duration_seconds integer|nil
+
 local START_OPTIONS = client.call_options { max_duration_seconds = "count" }
 
 ---@class lbox.recordings.DownloadOptions: lbox.ReadOptions
 ---@field path string|nil  of the file; nil: `box-recording-ID.mp4` (or `.ts`) in the current directory
+
 local DOWNLOAD_OPTIONS = client.read_options { path = "text" }
 
 local VIDEOS = { ["video/mp4"] = "mp4", ["video/mp2t"] = "ts" }

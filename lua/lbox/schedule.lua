@@ -16,6 +16,7 @@ local CALL_OPTIONS = client.call_options {}
 ---@field folder string|nil            where to run, relative to `box.cwd`, which is the default
 ---@field webhook_url string|nil       is told of every run
 ---@field webhook_headers table<string, string>|nil
+
 local EXEC_OPTIONS = client.call_options {
   cron = "text!", command = "any!", folder = "text", webhook_url = "text", webhook_headers = "map",
 }
@@ -29,6 +30,7 @@ local EXEC_OPTIONS = client.call_options {
 ---@field options table|nil            of the agent itself, snake_case
 ---@field webhook_url string|nil
 ---@field webhook_headers table<string, string>|nil
+
 local AGENT_OPTIONS = client.call_options {
   cron = "text!", prompt = "text!", folder = "text", model = "text", options = "table",
   webhook_url = "text", webhook_headers = "map",
@@ -44,6 +46,7 @@ local AGENT_OPTIONS = client.call_options {
 ---@field options table|nil
 ---@field webhook_url string|nil
 ---@field webhook_headers table<string, string>|nil
+
 local UPDATE_OPTIONS = client.call_options {
   cron = "string", command = "any", prompt = "string", folder = "string", model = "string", options = "any",
   webhook_url = "string", webhook_headers = "map",

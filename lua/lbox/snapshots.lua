@@ -7,6 +7,7 @@ local url = require "lbox.url"
 
 ---@class lbox.SnapshotOptions: lbox.CallOptions
 ---@field name string
+
 local SNAPSHOT_OPTIONS = client.call_options { name = "text!" }
 local READ_OPTIONS = client.read_options {}
 

@@ -20,15 +20,18 @@ local GRACE_MS = 30000
 
 ---@class lbox.tab.CreateOptions: lbox.CallOptions
 ---@field wait_until "load"|"domcontentloaded"|"networkidle"|nil
+
 local CREATE_OPTIONS = client.call_options { wait_until = "text" }
 
 ---@class lbox.tab.ScreenshotOptions: lbox.ReadOptions
 ---@field encoding "bytes"|"base64"|nil
 ---@field full_page boolean|nil
+
 local SCREENSHOT_OPTIONS = client.read_options { encoding = { "bytes", "base64" }, full_page = "boolean" }
 
 ---@class lbox.tab.ModelOptions: lbox.CallOptions
 ---@field model string|nil  another model than the box's
+
 local MODEL_OPTIONS = client.call_options { model = "text" }
 
 ---@class lbox.Tab

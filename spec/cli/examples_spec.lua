@@ -14,6 +14,9 @@ local LOCAL = {
   files = { "out is a directory\n", "fetched counts\nfetched parts/aa\n" },
   git_pr = { "^ M README.md\n", "committed %x%x%x%x%x%x%x\n", "%x+ Say hello\n%x+ Begin\n" },
   public_url = { "^open for who has the token: (http://127.0.0.1:%d+)\n8000\t%1\n$" },
+  schedules = {
+    "^made %S+ and %S+\n", "\texec\t0 5 %* %* %*\tactive\t0 runs\n", "\tprompt\t0 9 %* %* 1\tpaused\t0 runs\n",
+  },
   custom_harness = { "^shell\tuname %-s\ncompleted\tLinux\t6 tokens\n$" },
   fanout = {
     "budget    %d+ runs have spent %$0%.20, %$0%.04 are left",
@@ -23,7 +26,6 @@ local LOCAL = {
 }
 local RECORDED = {
   session = { "^started as 7\n", "exit code 0\n" },
-  schedules = { "^made sch1 and sch1\n", "%* %* %* %* %*\tactive\t0 runs\n" },
   snapshots = { "^snap1 is ready\nexit codes: 0 0 0\n$" },
   ephemeral = { "^lives until %d%d:%d%d:%d%d\n0\nlbox: usage: an ephemeral box has no git\n$" },
 }
