@@ -16,7 +16,6 @@ M.EXCEPTIONS = {
     ["stream.chunks"] = "is what `read` calls",
     ["stream.wait"] = "asks the server only for a run that was left, see get a run by id",
     ["stream.cancel"] = "is that of a run",
-    ["stream.logs"] = "is that of a run",
     ["tab.goto"] = "another name of open",
   },
 }
@@ -96,9 +95,10 @@ local function call_of(code, sdk, label, name)
   return stop and code:sub(stop + 1)
 end
 
---- What of an SDK's members, and of their options, no operation uses: a sorted list of names.
+--- What of an SDK's members, and of their options, no operation uses, and the exceptions that are none: a
+--- sorted list of names.
 function M.unused(sdk, members, operations)
-  local unused = {}
+  local unused, exists = {}, {}
   for label, list in pairs(members) do
     for name, options in pairs(with_options(list)) do
       local called, used = false, {}
@@ -110,14 +110,22 @@ function M.unused(sdk, members, operations)
         end
       end
       local full = label .. "." .. name
+      exists[full] = true
       if not called and not M.EXCEPTIONS[sdk][full] then
         unused[#unused + 1] = full
+      elseif called and M.EXCEPTIONS[sdk][full] then
+        unused[#unused + 1] = full .. " is an exception, and is called"
       end
       for _, option in ipairs(called and options or {}) do
         if not used[option] then
           unused[#unused + 1] = ("%s(%s)"):format(full, option)
         end
       end
+    end
+  end
+  for name in pairs(M.EXCEPTIONS[sdk]) do
+    if not exists[name] then
+      unused[#unused + 1] = name .. " is an exception, and is not there"
     end
   end
   table.sort(unused)

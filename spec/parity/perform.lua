@@ -120,11 +120,8 @@ local function perform_lua(operations, server, tmp)
   return facts
 end
 
---- What each SDK sent: by its name { errors, sent = requests by operation, members, enums }.
-function M.run(groups)
-  install()
-  local operations = M.flat(groups)
-  local server, tmp = fault.start('routes = dofile "spec/parity/routes.lua"'), directory()
+--- What each SDK reports, by its name.
+local function perform(operations, server, tmp)
   local root = must "pwd":match "[^\n]+"
   local ts, ts_report = driver("ts", ("node %s/spec/parity/ts.mjs"):format(root), operations, server, tmp)
   local py, py_report = driver("py", ("%s/%s/bin/python -B %s/spec/parity/py.py"):format(root, PACKAGES, root),
@@ -133,10 +130,15 @@ function M.run(groups)
   local results = { lua = perform_lua(operations, server, tmp) }
   others:close() -- which waits for them
   results.ts, results.py = read_report(ts_report), read_report(py_report)
+  return results
+end
+
+--- Adds to each SDK's results what it sent, by operation.
+local function attribute(requests, operations, results)
   for _, result in pairs(results) do
     result.sent = {}
   end
-  for _, request in ipairs(server:log()) do
+  for _, request in ipairs(requests) do
     local sent = request.operation and results[request.sdk].sent
     local operation = operations[request.operation]
     if sent and operation then
@@ -149,9 +151,22 @@ function M.run(groups)
       end
     end
   end
+end
+
+--- What each SDK sent: by its name { errors, sent = requests by operation, members, enums }.
+function M.run(groups)
+  install()
+  local operations = M.flat(groups)
+  local server, tmp = fault.start('routes = dofile "spec/parity/routes.lua"'), directory()
+  local ok, results = pcall(perform, operations, server, tmp)
+  local requests = ok and server:log()
   server:stop()
   support.sh("rm -rf " .. tmp)
-  return operations, results
+  if not ok then
+    error(results, 0)
+  end
+  attribute(requests, operations, results)
+  return results
 end
 
 return M

@@ -1,6 +1,7 @@
 """Performs operations with upstash-box: argv is URL KEY DIRECTORY OPERATIONS, the last a file with a JSON list
-of { index, box, code }. Prints one JSON object a line: { index, error } for each operation, then { members, enums }:
-the public members of the SDK's classes with the names of their options, and the members of its enums."""
+of { index, box, code }. Prints one JSON object a line: { index, error } for each operation, then { members, enums,
+unlike_async }: the public members of the SDK's classes with the names of their options, the members of its enums, and
+the classes whose async kin has other members."""
 
 import enum
 import inspect
@@ -9,6 +10,7 @@ import os
 import sys
 
 import upstash_box as sdk
+from upstash_box._async import client as async_classes
 from upstash_box._sync import client as classes
 
 url, key, directory, file = sys.argv[1:]
@@ -68,4 +70,14 @@ members["Box"] = methods_of(sdk.Box, True)
 members["EphemeralBox"] = methods_of(sdk.EphemeralBox, True)
 enums = {name: {member: each.value for member, each in value.__members__.items()}
          for name, value in vars(sdk).items() if isinstance(value, type) and issubclass(value, enum.Enum)}
-print(json.dumps({"members": members, "enums": enums}))
+
+
+def public(cls):
+    """The names of what a class has, in the words of the sync SDK."""
+    return {"close" if name == "aclose" else name for name in vars(cls) if not name.startswith("_")}
+
+
+# The async classes are not performed: whether they have what the sync ones have that are.
+unlike_async = [name for name in INSTANCES.values()
+                if public(getattr(classes, name)) != public(getattr(async_classes, "Async" + name))]
+print(json.dumps({"members": members, "enums": enums, "unlike_async": unlike_async}))
