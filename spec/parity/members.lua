@@ -16,6 +16,7 @@ M.EXCEPTIONS = {
     ["stream.chunks"] = "is what `read` calls",
     ["stream.wait"] = "asks the server only for a run that was left, see get a run by id",
     ["stream.cancel"] = "is that of a run",
+    ["stream.logs"] = "is that of a run",
     ["tab.goto"] = "another name of open",
   },
 }
