@@ -13,9 +13,13 @@ local function keys_of(spec)
   return keys
 end
 
-local function quoted(value)
+--- A value as a message shows it: so that a string is not taken for a number.
+---@param value any
+---@return string
+function M.shown(value)
   return type(value) == "string" and ("%q"):format(value) or tostring(value)
 end
+local quoted = M.shown
 
 local function one_of(value, choices, what)
   for _, choice in ipairs(choices) do
@@ -80,7 +84,7 @@ end
 --- A whole number from 0 on.
 function kinds.count(value, what)
   if type(value) ~= "number" or value < 0 or value % 1 ~= 0 then
-    errors.raise("usage", ("%s must be a whole number from 0 on, got %s"):format(what, tostring(value)))
+    errors.raise("usage", ("%s must be a whole number from 0 on, got %s"):format(what, quoted(value)))
   end
 end
 
@@ -177,8 +181,7 @@ end
 ---@return number
 function M.ms(value, what)
   if type(value) ~= "number" or value ~= value or value < 0 then
-    errors.raise("usage", ("%s must be a number of milliseconds from 0 on, got %s"):format(
-      what, tostring(value)))
+    errors.raise("usage", ("%s must be a number of milliseconds from 0 on, got %s"):format(what, quoted(value)))
   end
   return value
 end

@@ -14,7 +14,7 @@ local LAST_PORT = 65535
 
 local function check_port(port)
   if type(port) ~= "number" or port % 1 ~= 0 or port < 1 or port > LAST_PORT then
-    errors.raise("usage", ("port must be a whole number from 1 to %d, got %s"):format(LAST_PORT, tostring(port)))
+    errors.raise("usage", ("port must be a whole number from 1 to %d, got %s"):format(LAST_PORT, options.shown(port)))
   end
   return port
 end

@@ -291,7 +291,7 @@ end
 
 local function check_size(value, what)
   if type(value) ~= "number" or value % 1 ~= 0 or value < 1 or value > 65535 then
-    errors.raise("usage", ("%s must be a whole number from 1 to 65535, got %s"):format(what, tostring(value)))
+    errors.raise("usage", ("%s must be a whole number from 1 to 65535, got %s"):format(what, options.shown(value)))
   end
 end
 
