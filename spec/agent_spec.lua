@@ -117,6 +117,7 @@ describe("agent", function()
 
   teardown(function()
     server:stop()
+    async.close() -- runs that were cancelled outside of tasks are cleaned up beside
   end)
 
   local function agent(id)
