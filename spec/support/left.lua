@@ -1,18 +1,14 @@
 -- What a test may leave behind without anybody noticing: file descriptors, references of C code in the
 -- registry.
+local process = require "spec.support.process"
+
 local M = {}
 
 --- Number of open file descriptors of this process; those of finished requests are closed before.
 function M.descriptors()
   collectgarbage()
   collectgarbage()
-  local stat = io.open("/proc/self/stat")
-  local pid = stat:read("*n")
-  stat:close()
-  local pipe = io.popen(("ls /proc/%d/fd | wc -l"):format(pid))
-  local n = pipe:read("*n")
-  pipe:close()
-  return n
+  return process.open_fds()
 end
 
 --- Number of entries in the registry, unused ones of luaL_ref aside (numbers).
