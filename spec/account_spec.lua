@@ -7,7 +7,7 @@ describe("the environment of boxes to come", function()
   local server
 
   setup(function()
-    server = fault.answering {
+    server = fault.answering({
       ["GET /v2/box/settings/env"] = '{"env_vars":{"TOKEN":"ab***"}}',
       ["GET /old/v2/box/settings/env"] = '{"TOKEN":"cd***"}',
       ["PUT /v2/box/settings/env"] = "{}",
@@ -15,7 +15,20 @@ describe("the environment of boxes to come", function()
       ["PUT /v2/box/settings/env/TOKEN"] = "{}",
       ["DELETE /v2/box/settings/env/TOKEN"] = "{}",
       ["POST /v2/box/new/thing"] = '{"made":[1,null]}',
-    }
+    }, [==[
+local function echo(reply, request, as_page)
+  local value = json.decode(request.body).value
+  local pad = ("z"):rep(tonumber(request.headers["x-pad"]))
+  local id = { ["X-Request-Id"] = "id " .. value:gsub("%c", " ") }
+  if as_page then
+    reply:text(400, pad .. request.body, id)
+  else
+    reply:json(400, { error = pad .. value .. request.body, code = "code " .. value }, id)
+  end
+end
+routes["PUT /v2/box/settings/env/ECHO"] = function(reply, request) echo(reply, request, false) end
+routes["PUT /v2/box/settings/env/PAGE"] = function(reply, request) echo(reply, request, true) end
+]==])
   end)
 
   teardown(function()
@@ -35,6 +48,23 @@ describe("the environment of boxes to come", function()
   it("never shows a value", function()
     local err = raised(Box.set_env, "MY KEY", "hush-hush-hush", server:options())
     assert.is_nil(tostring(err):find("hush-hush", 1, true), tostring(err))
+  end)
+
+  it("never shows a part of a value, in whatever form it comes back", function()
+    local values = {
+      ["-----BEGIN KEY-----\nMIIabcdef\n-----END KEY-----"] = "MIIabcdef", ["pass  word two"] = "word two",
+      ["quo\"te\\secret"] = "secret", ["hunter2-hunter2-hunter2"] = "hunter2",
+    }
+    for value, part in pairs(values) do
+      for _, pad in ipairs { 0, 160, 180, 195, 470, 490 } do
+        for _, name in ipairs { "ECHO", "PAGE" } do
+          local err = raised(Box.set_env, name, value, server:options { headers = { ["X-Pad"] = tostring(pad) } })
+          for _, text in ipairs { tostring(err), err.code or "", err.request_id or "" } do
+            assert.is_nil(text:find(part, 1, true), text)
+          end
+        end
+      end
+    end
   end)
 
   it("refuses what cannot be right, before any request", function()

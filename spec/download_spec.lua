@@ -390,6 +390,8 @@ describe("downloading", function()
       print(peak() - before)
     ]]):format(target .. "/small", target .. "/much")))
     assert.are.equal(tostring(200 * 1024 * 1024) .. "\n", place:sh("stat -c %s to/much"))
-    assert.is_true(more < 20 * 1024, more .. " KiB")
+    -- Under AddressSanitizer what is freed is kept for a while: 256 MiB of it.
+    local kept = (os.getenv("LD_PRELOAD") or ""):find("libasan") and 300 or 0
+    assert.is_true(more < (20 + kept) * 1024, more .. " KiB")
   end)
 end)

@@ -47,6 +47,11 @@ routes["GET /v2/box/hook/runs"] = function(reply, request)
     { id = "r7", type = "agent", status = over and "completed" or "running", output = over and " well " or nil,
       input_tokens = 3, cost_usd = 0.5, created_at = 40 } } })
 end
+routes["POST /v2/box/odd/run"] = routes["POST /v2/box/hook/run"]
+routes["GET /v2/box/odd/runs"] = function(reply, request)
+  local status = request.count > 2 and "running" or nil
+  reply:json(200, { runs = { { id = "r7", status = status, output = { request.count } } } })
+end
 routes["GET /v2/box/hook/logs"] = function(reply)
   reply:json(200, { logs = { { timestamp = 49, level = "info", source = "agent", message = "before" },
     { timestamp = 50, level = "warn", source = "agent", message = "during" } } })
@@ -113,6 +118,15 @@ describe("a run", function()
     local logs = stream:logs()
     assert.are.same({ 1, "during" }, { #logs, logs[1].message })
     stream:close()
+  end)
+
+  it("whose server says nothing that makes sense of it is no run that is over", function()
+    local run = server:box("odd", { timeout = 600 }).agent:run { prompt = "x", webhook = { url = "https://e" } }
+    local began = lbox.now()
+    local err = fault.raised(run.wait, run)
+    assert.are.equal("stream", err.kind)
+    assert.are.equal("running", run.status)
+    assert.is_true(lbox.now() - began < 5000)
   end)
 
   it("with a webhook refuses what goes with waiting, and tells no secret", function()

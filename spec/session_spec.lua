@@ -54,6 +54,9 @@ session("flood", function(ws, _, reply)
   ws:send { type = "exit", code = 0 }
   ws:receive()
 end)
+session("endless", function(ws)
+  while ws:send(output("stdout", ("x"):rep(4096))) and ws:send "junk" do end
+end)
 session("sink", function(ws)
   local n = 0
   for frame in ws.receive do
@@ -103,6 +106,14 @@ begin("pidless", function(reply, request)
   local ws = reply:websocket(request)
   ws:receive()
   ws:send { type = "started", pid = 0 }
+end)
+begin("noisy", function(reply, request)
+  local ws = reply:websocket(request)
+  while ws:send "junk" and ws:send { type = "news" } do end
+end)
+begin("telling", function(reply, request)
+  local ws = reply:websocket(request)
+  ws:send { type = "error", message = "cannot start with " .. json.encode(ws:receive().env) }
 end)
 begin("mute", function(reply, request) reply:websocket(request) reply:hold() end)
 begin("silent", function(reply) reply:hold() end)
@@ -342,7 +353,7 @@ describe("a session", function()
       assert.is_truthy(err.message:find(want[2], 1, true), tostring(err))
     end
     assert.are.equal(401, raised(open, "refused").status_code)
-    for _, id in ipairs { "mute", "silent" } do
+    for _, id in ipairs { "mute", "silent", "noisy" } do
       local started = lbox.now()
       assert.are.equal("timeout", raised(open, id, { cmd = "x", timeout = 200 }).kind)
       assert.is_true(lbox.now() - started < 1500)
@@ -384,6 +395,26 @@ describe("a session", function()
     session:close()
     assert.are.equal("the session was closed before its command ended", raised(session.wait, session).message)
     session:close()
+  end)
+
+  it("is waited for no longer than it is told however much it says", function()
+    local session, started = open "endless", lbox.now()
+    local err = raised(session.wait, session, 200)
+    assert.are.equal("the command did not end within 200 ms", err.message)
+    assert.is_true(lbox.now() - started < 1500)
+    session:close()
+  end)
+
+  it("is waited for by who left its output, also where that is not seen", function()
+    local session = open "flood"
+    session:output()(session) -- the first piece, and no more
+    assert.are.equal(0, session:wait(20000))
+  end)
+
+  it("never shows what is in its environment", function()
+    local err = raised(open, "telling", { cmd = "x", env = { TOKEN = "hunter2-very \"secret\"" } })
+    assert.are.equal("run", err.kind)
+    assert.is_nil(err.message:find("hunter2", 1, true), err.message)
   end)
 
   it("that is silent for too long is over", function()

@@ -52,7 +52,12 @@ end
 ---@return string
 function methods:get_init_command(opts)
   opts = options.call(opts, READ_OPTIONS, "box:get_init_command")
-  return self._link:ask({ method = "GET", path = "/startup", opts = opts }).init_command or ""
+  local spec = { method = "GET", path = "/startup", opts = opts }
+  local command = self._link:ask(spec).init_command or ""
+  if type(command) ~= "string" then
+    self._link:nonsense(spec, 200)
+  end
+  return command
 end
 
 --- Sets it, from the next start on.

@@ -34,8 +34,11 @@ end
 function methods:get_run(id, opts)
   opts = options.call(opts, READ_OPTIONS, "box:get_run")
   options.nonblank(id, "the id of a run")
-  for _, data in ipairs(self._link:list("runs", { path = "/runs", opts = opts })) do
-    if data.id == id then
+  local spec = { path = "/runs", opts = opts }
+  for _, data in ipairs(self._link:list("runs", spec)) do
+    if data.id == id and type(data.status) ~= "string" then
+      self._link:nonsense(spec, 200)
+    elseif data.id == id then
       return runs.of_data(self._link, data)
     end
   end

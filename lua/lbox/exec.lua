@@ -74,7 +74,7 @@ local function run_once(self, kind, path, body, opts, timeout)
   local ok, answer, status = pcall(link.request, link, spec)
   if not ok then
     error(failure.of_command(answer, async.now() - run._started), 0)
-  elseif type(answer.exit_code) ~= "number" then
+  elseif not runs.is_exit_code(answer.exit_code) then
     link:nonsense(spec, status)
   end
   run.exit_code = answer.exit_code
@@ -206,6 +206,7 @@ function methods:session(opts)
     idle_timeout = opts.idle_timeout,
     on_stdout = opts.on_stdout,
     on_stderr = opts.on_stderr,
+    secrets = opts.env,
   }
 end
 

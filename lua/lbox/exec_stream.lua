@@ -1,6 +1,7 @@
 --- What comes back while a command or a piece of code runs: its output, then how it ended.
 local failure = require "lbox.failure"
 local json = require "lbox.json"
+local runs = require "lbox.run"
 local streams = require "lbox.stream"
 
 local M = {}
@@ -10,7 +11,7 @@ local RUN_ID_HEADER = "x-lbox-run-id"
 local function finish(self, data)
   local value = json.decode(data)
   local exit_code = type(value) == "table" and value.exit_code
-  if type(exit_code) ~= "number" then
+  if not runs.is_exit_code(exit_code) then
     streams.fail(self, "failed", "stream",
       "the end of the command's output does not say its exit code")
   end

@@ -1,4 +1,5 @@
 --- Turns what went wrong with a request into one error object: one sentence, no secrets.
+local core = require "lbox.core"
 local errors = require "lbox.errors"
 local json = require "lbox.json"
 local url = require "lbox.url"
@@ -18,14 +19,19 @@ local LONG_KEY = 16
 -- Codes of libcurl for certificates: trying again changes nothing.
 local BAD_CERTIFICATE = { [51] = true, [58] = true, [60] = true, [77] = true, [83] = true }
 
---- Takes known secrets, and what looks like one, out of a text.
+--- Takes known secrets, and what looks like one, out of a text: also as they are within JSON, and on one line. Before anything is cut
+--- or folded, or a part of one would stay.
 ---@param text string
 ---@param secrets string[]|nil
 ---@return string
 function M.redact(text, secrets)
   for _, secret in ipairs(secrets or {}) do
     if #secret >= MIN_SECRET then
-      text = text:gsub(secret:gsub("%p", "%%%0"), "[redacted]")
+      local quoted = core.json_quote(secret):sub(2, -2)
+      local on_one_line = secret:gsub("[%c%s]+", " ")
+      for _, form in ipairs { secret, quoted, (quoted:gsub("\\/", "/")), on_one_line } do
+        text = text:gsub(form:gsub("[%p%z]", function(c) return c == "\0" and "%z" or "%" .. c end), "[redacted]")
+      end
     end
   end
   text = text:gsub("([Bb]earer%s+)[%w%-._~+/=]+", "%1[redacted]")
@@ -53,9 +59,10 @@ end
 --- What a server or an agent said, fit for a message.
 ---@param text string
 ---@param secrets string[]|nil
+---@param max integer|nil  bytes
 ---@return string
-function M.said(text, secrets)
-  return M.redact(tidy(text, MAX_MESSAGE), secrets)
+function M.said(text, secrets, max)
+  return tidy(M.redact(text, secrets), max or MAX_MESSAGE)
 end
 
 local function is_permanent(kind, curl_code)
@@ -108,14 +115,14 @@ SENTENCES.send, SENTENCES.recv, SENTENCES.rewind, SENTENCES.cancelled = broke, b
 ---@param curl_code integer
 function M.network(call, kind, text, sent, curl_code)
   if kind == "file" then -- the fault is on this side, and no server has the whole request
-    return errors.new("usage", M.redact(tidy(text, MAX_MESSAGE), call.secrets), { not_sent = not sent or nil })
+    return errors.new("usage", M.said(text, call.secrets), { not_sent = not sent or nil })
   end
   local facts = {
     what = call.what,
     origin = call.unix_socket and "the local server" or url.origin(call.url),
     host = url.host(call.url),
   }
-  local message = SENTENCES[kind](facts, tidy(text, MAX_EXCERPT))
+  local message = SENTENCES[kind](facts, M.said(text, call.secrets, MAX_EXCERPT))
   if sent and call.lost then
     message = message .. "; " .. call.lost
   end
@@ -163,7 +170,7 @@ function M.api(call, answer)
   local said, code, is_json = server_message(answer.body)
   local message
   if said then
-    message = ("%s (%d)"):format(tidy(said, MAX_MESSAGE), status)
+    message = ("%s (%d)"):format(M.said(said, call.secrets), status)
     if call.subject then
       message = call.subject .. ": " .. message
     end
@@ -172,7 +179,7 @@ function M.api(call, answer)
       :format(call.what, url.origin(answer.location), status)
   else
     message = ("request failed with status %d (%s)"):format(status, call.what)
-    local excerpt = tidy(answer.body, MAX_EXCERPT)
+    local excerpt = M.said(answer.body, call.secrets, MAX_EXCERPT)
     if not is_json and excerpt ~= "" then
       message = message .. ": " .. excerpt
     end
@@ -182,8 +189,8 @@ function M.api(call, answer)
   end
   return errors.new("api", M.redact(message, call.secrets), {
     status_code = status,
-    code = code,
-    request_id = answer.request_id,
+    code = code and M.said(code, call.secrets, MAX_EXCERPT),
+    request_id = answer.request_id and M.said(answer.request_id, call.secrets, MAX_EXCERPT),
     retryable = RETRYABLE_STATUS[status] or false,
   })
 end

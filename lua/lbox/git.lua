@@ -3,6 +3,7 @@ local client = require "lbox.client"
 local errors = require "lbox.errors"
 local namespace = require "lbox.namespace"
 local options = require "lbox.options"
+local runs = require "lbox.run"
 
 local READ_OPTIONS = client.read_options {}
 
@@ -175,7 +176,7 @@ function methods:exec(opts)
   end
   local spec = command(self, "exec", opts, { args = opts.args })
   local answer = self._link:ask(spec)
-  if type(answer.output) ~= "string" then
+  if type(answer.output) ~= "string" or (answer.exit_code ~= nil and not runs.is_exit_code(answer.exit_code)) then
     self._link:nonsense(spec, 200)
   end
   return answer

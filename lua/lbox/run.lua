@@ -9,6 +9,8 @@ local url = require "lbox.url"
 
 local M = {}
 
+local MAX_EXIT_CODE = 2 ^ 31
+
 -- Of a year with four digits.
 local LAST_TIME = 253402300800
 
@@ -70,6 +72,11 @@ function M.set_cost(cost, data)
     cost.compute_ms = data.duration_ms
   end
   return type(usd) == "number" or type(data.input_tokens) == "number" or type(data.output_tokens) == "number"
+end
+
+--- Whether that is an exit code.
+function M.is_exit_code(value)
+  return type(value) == "number" and value % 1 == 0 and value > -MAX_EXIT_CODE and value < MAX_EXIT_CODE
 end
 
 --- White space cut at both ends.

@@ -7,6 +7,7 @@ local failure = require "lbox.failure"
 local json = require "lbox.json"
 local namespace = require "lbox.namespace"
 local options = require "lbox.options"
+local runs = require "lbox.run"
 
 local M = {}
 
@@ -32,6 +33,8 @@ local SOURCES = { stdout = true, stderr = true }
 ---@field _queue table[]         output that was read and not taken
 ---@field _queued integer        bytes in it
 ---@field _taker boolean         somebody goes through the output
+---@field _taken_by lbox.async.Task|false  and who that is
+---@field _secrets string[]
 ---@field _writing boolean       a writer reads while it waits; who takes the output may come yet
 ---@field _reading boolean
 local methods = {}
@@ -62,8 +65,7 @@ end
 
 --- Ends the session with an error, which every later wait raises.
 local function fail(self, kind, message)
-  self._error = self._error or errors.new(kind, failure.said(message, { self._link.client.settings.api_key }),
-    { box_id = self._link.id })
+  self._error = self._error or errors.new(kind, failure.said(message, self._secrets), { box_id = self._link.id })
   finish(self)
 end
 
@@ -122,7 +124,7 @@ local function take_output(self, source, frame)
   if callback then
     local ok, err = pcall(callback, data)
     if not ok then
-      self._error = err
+      self._error = err == nil and errors.new("usage", ("the callback for %s raised nil"):format(source)) or err
       finish(self)
     end
   elseif self._taker or self._writing then
@@ -136,7 +138,7 @@ local function take(self, frame)
   if SOURCES[frame.type] then
     take_output(self, frame.type, frame)
   elseif frame.type == "exit" then
-    if type(frame.code) == "number" and frame.code % 1 == 0 then
+    if runs.is_exit_code(frame.code) then
       self.exit_code = frame.code
       finish(self)
     else
@@ -180,12 +182,17 @@ function methods:wait(timeout)
     options.ms(timeout, "timeout")
   end
   local limit = timeout and timeout > 0 and async.now() + timeout or nil
+  if self._taker and self._taken_by == (async.current() or false) then
+    self._taker = false -- the loop over the output was left: who waits cannot take it
+  end
   if not self._taker then
     self._queue, self._queued = {}, 0
   end
   while self._req do
     local in_time
-    if self._queued > MAX_QUEUED then
+    if limit and async.now() >= limit then
+      in_time = false
+    elseif self._queued > MAX_QUEUED then
       in_time = wait_news(self, limit)
     else
       in_time = read_on(self, limit)
@@ -234,7 +241,7 @@ end
 --- come here.
 ---@return fun(): string|nil, string|nil
 function methods:output()
-  self._taker = true
+  self._taker, self._taken_by = true, async.current() or false
   return next_output, self, nil, setmetatable({ session = self }, Taker)
 end
 
@@ -357,7 +364,10 @@ end
 local function start(self, deadline)
   while true do
     local frame = next_frame(self)
-    if frame and frame.type == "started" then
+    async.checkpoint()
+    if self._req and deadline.at and async.now() >= deadline.at then
+      fail(self, "timeout", ("the session did not start within %g ms"):format(deadline.ms))
+    elseif frame and frame.type == "started" then
       if type(frame.pid) ~= "number" or frame.pid % 1 ~= 0 or frame.pid < 1 then
         fail(self, "stream", "the session was started without a usable pid")
         error(self._error, 0)
@@ -368,8 +378,8 @@ local function start(self, deadline)
       fail(self, "run", message_of(frame))
     elseif frame and frame.type == "exit" then
       fail(self, "stream", "the command ended before the server said that it had started")
-    elseif not frame and self._req and not wait_news(self, deadline.at) then
-      fail(self, "timeout", ("the session did not start within %g ms"):format(deadline.ms))
+    elseif not frame and self._req then
+      wait_news(self, deadline.at)
     end
     if not self._req then
       error(self._error, 0)
@@ -400,17 +410,22 @@ end
 ---@field idle_timeout number|nil  ms of silence allowed while it is waited for; nil: the client's timeout
 ---@field on_stdout fun(data: string)|nil
 ---@field on_stderr fun(data: string)|nil
+---@field secrets table<any, string>|nil  what no message may show
 
 --- Opens a session and waits until its command runs.
 ---@param opts lbox.session.Options
 ---@return lbox.Session
 function M.open(opts)
   local link = opts.link
-  opts.spec.deadline = opts.deadline
+  local secrets = { link.client.settings.api_key }
+  for _, value in pairs(opts.secrets or {}) do
+    secrets[#secrets + 1] = value
+  end
+  opts.spec.deadline, opts.spec.secrets = opts.deadline, secrets
   local transfer = link:send(opts.spec)
   local self = setmetatable({
     _link = link, _transfer = transfer, _req = transfer.req, _waiting = {}, _queue = {}, _queued = 0, _taker = false,
-    _writing = false, _reading = false, _idle = opts.idle_timeout or link.client.settings.timeout,
+    _secrets = secrets, _writing = false, _reading = false, _idle = opts.idle_timeout or link.client.settings.timeout,
     _callbacks = { stdout = opts.on_stdout, stderr = opts.on_stderr },
   }, metatable)
   link.streams[self] = true

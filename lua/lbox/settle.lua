@@ -1,9 +1,10 @@
 --- What became of a run whose stream broke off: the server's list of runs knows.
 local async = require "lbox.async"
 local errors = require "lbox.errors"
-local json = require "lbox.json"
 
 local M = {}
+
+local OVER = { completed = true, failed = true, cancelled = true, skipped = true }
 
 -- A look at the list takes at most this long, tries included.
 local LOOK_MS = 2000
@@ -14,7 +15,7 @@ local FIRST_POLL_MS, LAST_POLL_MS = 250, 2000
 --- Whether the server says that this run is over.
 ---@param data table  an entry of the list
 function M.is_over(data)
-  return data.status ~= "running"
+  return OVER[data.status] or false
 end
 
 --- The run's entry in the server's list, nil when it has none.
@@ -24,15 +25,14 @@ end
 ---@return table|nil
 function M.look_up(link, run_id, deadline)
   local at = async.now() + LOOK_MS
-  local answer = link:request {
-    method = "GET",
+  local runs = link:list("runs", {
     path = "/runs",
     deadline = { ms = LOOK_MS, at = deadline.at and math.min(deadline.at, at) or at },
     once = true,
-  }
-  for _, data in ipairs(type(answer.runs) == "table" and answer.runs or {}) do
+  })
+  for _, data in ipairs(runs) do
     if data.id == run_id then
-      return json.strip_nulls(data)
+      return data
     end
   end
 end
@@ -43,7 +43,8 @@ local PROGRESS = { "status", "output", "input_tokens", "output_tokens", "cpu_ns"
 local function progress(data)
   local seen = {}
   for i, field in ipairs(PROGRESS) do
-    seen[i] = tostring(data[field])
+    local value = data[field]
+    seen[i] = type(value) == "table" and "" or tostring(value)
   end
   return table.concat(seen, "\0")
 end

@@ -54,8 +54,10 @@ end
 
 --- Starts a server that answers each of these requests always the same: "METHOD /path" = JSON text, or
 --- { status, JSON text }. Boxes are there without being named, as in every fault server.
-function M.answering(answers)
-  local lines = {}
+---@param answers table
+---@param more string|nil  source of more routes
+function M.answering(answers, more)
+  local lines = { "local json = require 'lbox.json'", more }
   for name, answer in pairs(answers) do
     local status, text = 200, answer
     if type(answer) == "table" then
