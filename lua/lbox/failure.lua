@@ -19,8 +19,8 @@ local LONG_KEY = 16
 -- Codes of libcurl for certificates: trying again changes nothing.
 local BAD_CERTIFICATE = { [51] = true, [58] = true, [60] = true, [77] = true, [83] = true }
 
---- Takes known secrets, and what looks like one, out of a text: also as they are within JSON, and on one line. Before anything is cut
---- or folded, or a part of one would stay.
+--- Takes known secrets, and what looks like one, out of a text: also as they are within JSON, and on one line. Before
+--- anything is cut or folded, or a part of one would stay.
 ---@param text string
 ---@param secrets string[]|nil
 ---@return string
