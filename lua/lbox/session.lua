@@ -18,6 +18,9 @@ local HIGH_WATER = 256 * 1024
 -- Output that waits for its reader; whoever waits for the end then waits for him.
 local MAX_QUEUED = 1024 * 1024
 
+-- What a piece of it costs beside its bytes.
+local ITEM = 64
+
 local SIGNALS = { "TERM", "KILL", "INT", "HUP", "TSTP", "QUIT", "USR1", "USR2" }
 local SOURCES = { stdout = true, stderr = true }
 
@@ -30,7 +33,7 @@ local SOURCES = { stdout = true, stderr = true }
 ---@field _error lbox.Error|nil  what ended it other than the command's end
 ---@field _waiting lbox.async.Op[]  hear of the next news
 ---@field _idle number           ms of silence allowed, 0: any
----@field _queue table[]         output that was read and not taken
+---@field _queue { first: integer, last: integer, [integer]: table }  output that was read and not taken
 ---@field _queued integer        bytes in it
 ---@field _taker boolean         somebody goes through the output
 ---@field _taken_by lbox.async.Task|false  and who that is
@@ -38,6 +41,10 @@ local SOURCES = { stdout = true, stderr = true }
 ---@field _writing boolean       a writer reads while it waits; who takes the output may come yet
 ---@field _reading boolean
 local methods = {}
+
+local function clear_queue(self)
+  self._queue, self._queued = { first = 1, last = 0 }, 0
+end
 
 -- ------------------------------------------------------------------------------------- ending
 
@@ -128,8 +135,10 @@ local function take_output(self, source, frame)
       finish(self)
     end
   elseif self._taker or self._writing then
-    self._queue[#self._queue + 1] = { source, data }
-    self._queued = self._queued + #data
+    local queue = self._queue
+    queue.last = queue.last + 1
+    queue[queue.last] = { source, data }
+    self._queued = self._queued + #data + ITEM
   end
 end
 
@@ -186,7 +195,7 @@ function methods:wait(timeout)
     self._taker = false -- the loop over the output was left: who waits cannot take it
   end
   if not self._taker then
-    self._queue, self._queued = {}, 0
+    clear_queue(self)
   end
   while self._req do
     local in_time
@@ -211,9 +220,11 @@ end
 --- The next output: its source and bytes; nil at the end.
 local function next_output(self)
   while true do
-    local item = table.remove(self._queue, 1)
+    local queue = self._queue
+    local item = queue[queue.first]
     if item then
-      self._queued = self._queued - #item[2]
+      queue[queue.first], queue.first = nil, queue.first + 1
+      self._queued = self._queued - #item[2] - ITEM
       wake(self)
       return item[1], item[2]
     elseif not self._req then
@@ -232,7 +243,8 @@ local Taker = {}
 
 function Taker.__close(taker)
   local self = taker.session
-  self._taker, self._queue, self._queued = false, {}, 0
+  self._taker = false
+  clear_queue(self)
   wake(self)
 end
 
@@ -424,10 +436,11 @@ function M.open(opts)
   opts.spec.deadline, opts.spec.secrets = opts.deadline, secrets
   local transfer = link:send(opts.spec)
   local self = setmetatable({
-    _link = link, _transfer = transfer, _req = transfer.req, _waiting = {}, _queue = {}, _queued = 0, _taker = false,
+    _link = link, _transfer = transfer, _req = transfer.req, _waiting = {}, _taker = false,
     _secrets = secrets, _writing = false, _reading = false, _idle = opts.idle_timeout or link.client.settings.timeout,
     _callbacks = { stdout = opts.on_stdout, stderr = opts.on_stderr },
   }, metatable)
+  clear_queue(self)
   link.streams[self] = true
   self._closer = tie_to_scope(self)
   self._req:send(json.encode(opts.start))
