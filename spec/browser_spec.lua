@@ -137,6 +137,11 @@ describe("the browser", function()
       assert.are.equal(id == "cut" and "network" or "api", err.kind, tostring(err))
     end
     assert.are.equal("./sub\n./sub/a.mp4\n", directory:list())
+    for _, wrong in ipairs { "/", directory.path, directory.path .. "/none/" } do
+      local err = raised(function() browser.recordings:download("r1", { path = wrong }) end)
+      assert.are.equal("usage", err.kind)
+      assert.truthy(err.message:find(("got the directory %q"):format(wrong), 1, true), err.message)
+    end
     path = browser.recordings:download "r2"
     assert.are.equal("./box-recording-r2.ts", path)
     assert.is_truthy(os.remove(path))

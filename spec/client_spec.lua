@@ -231,6 +231,7 @@ describe("a retry", function()
       assert.is_nil(retry.retry_after(nonsense), nonsense)
     end
     assert.is_nil(retry.retry_after(nil))
+    assert.is_nil(retry.retry_after(("1"):rep(90000) .. "x")) -- at once: no look at each digit
   end)
 
   it("backs off with jitter, and never after what is bound to fail again", function()

@@ -86,6 +86,14 @@ describe("settings", function()
     assert.not_matches("secret", err.message)
   end)
 
+  it("refuse what libcurl would take in part", function()
+    for _, name in ipairs { "proxy", "no_proxy", "ca_file" } do
+      local err = fault.raised(config.resolve, { api_key = "k", [name] = "a\0b" })
+      assert.are.equal("usage", err.kind)
+      assert.truthy(err.message:find(name .. " must not contain", 1, true), err.message)
+    end
+  end)
+
   it("turn telemetry off for any value of the variable", function()
     local telemetry = require "lbox.telemetry"
     fault.with_env({ UPSTASH_DISABLE_TELEMETRY = "" }, function()

@@ -87,6 +87,22 @@ for _, framing in ipairs { "length", "chunked", "close" } do
   route("GET", framing, "stat", function(reply) reply:json(200, { type = "file", size = 10 }) end)
 end
 
+-- Answers that are not the whole file, or not the file as it is.
+local doubtful = {
+  identity = "HTTP/1.1 200 OK\r\nTransfer-Encoding: identity\r\n\r\nhalf",
+  lengthy = "HTTP/1.1 200 OK\r\nContent-Length: 99999999999999999999999\r\n\r\nhalf",
+  both = "HTTP/1.1 200 OK\r\nTransfer-Encoding: identity\r\nContent-Length: 400\r\n\r\nhalf",
+  part = "HTTP/1.1 206 Partial Content\r\nContent-Length: 4\r\n\r\nhalf",
+  gzip = "HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: 4\r\n\r\nhalf",
+}
+for id, text in pairs(doubtful) do
+  route("GET", id, "stat", function(reply) reply:json(200, { type = "file", size = 8 }) end)
+  route("GET", id, "download", function(reply) reply:raw(text) reply:cut() end)
+end
+route("GET", "escapes", "list", function(reply)
+  reply:json(200, { files = { { name = "\27]0;x\7\nlbox: forged", is_dir = false, size = 1 } } })
+end)
+
 -- A slow tree: each file takes a while.
 local slow = {}
 for i = 1, 9 do
@@ -266,6 +282,20 @@ describe("downloading", function()
       files:download { folder = tostring(#text), to = target .. "/file" }
       assert.are.equal("0123456789", place:read("to/file"))
     end
+  end)
+
+  it("takes nothing for whole that nothing shows to be, and no part and no coding for the file", function()
+    local kinds = { identity = "network", lengthy = "network", both = "network", part = "api", gzip = "api" }
+    for id, kind in pairs(kinds) do
+      fails(kind, id, { folder = "x", to = target .. "/file", timeout = 1000 })
+      assert.are.equal("./to\n", place:list(), id)
+    end
+  end)
+
+  it("shows a name with control characters as one line", function()
+    local message = fails("api", "escapes", { to = target }).message
+    assert.is_nil(message:find("%c"), message)
+    assert.truthy(message:find("lbox: forged", 1, true), message)
   end)
 
   it("never writes outside of its target, whatever the server calls its files", function()

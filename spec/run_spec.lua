@@ -2,6 +2,12 @@ local fault = require "spec.support.fault"
 local lbox = require "lbox"
 
 local ROUTES = [[
+routes["POST /v2/box/wide/run/stream"] = function(reply)
+  reply:begin()
+  reply:event("run_start", { run_id = "r1" })
+  reply:event("done", { output = " a" .. (" "):rep(1000000) .. "b " })
+  reply:finish()
+end
 routes["POST /v2/box/b/run/stream"] = function(reply)
   reply:begin()
   reply:event("run_start", { run_id = "r1" })
@@ -85,6 +91,11 @@ describe("a run", function()
     stream:next()
     return stream
   end
+
+  it("keeps its result as it was between white space, at once however much of it there is", function()
+    local run = server:box("wide").agent:run { prompt = "x", timeout = 5000 }
+    assert.are.equal("a" .. (" "):rep(1000000) .. "b", run.result)
+  end)
 
   it("with a webhook is not waited for, and comes back when asked for", function()
     local box = server:box("hook")

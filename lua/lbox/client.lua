@@ -389,6 +389,14 @@ local function read_on(self, spec, deadline, transfer, take)
   return received
 end
 
+--- Whether something shows that an answer of so many bytes is whole: framing that libcurl goes by (it ignores
+--- other codings, and lengths that are no numbers), or a size that was known before.
+local function is_whole(req, received, size)
+  local coding = (req:header("transfer-encoding") or ""):lower()
+  return coding:find("%f[%w]chunked%s*$") ~= nil or received == size
+    or (coding == "" and tonumber(req:header("content-length") or "", 10) == received)
+end
+
 --- Sends a request whose answer is bytes (mode "raw"), and gives each piece of them, and how many there
 --- were with it, to `take`, which may raise. Raises also when the answer is cut.
 ---@param spec lbox.client.Spec  with a deadline
@@ -396,9 +404,13 @@ end
 ---@param begin (fun(req: table))|nil  called before, when the headers of the answer are here; may raise
 function Client:receive(spec, take, begin)
   local transfer = self:send(spec)
+  local req = transfer.req
   local ok, received = pcall(function()
+    if req:status() == 206 or req:header("content-encoding") then
+      self:nonsense(spec, req:status()) -- a part or a coding that nobody asked for: these bytes are not the file
+    end
     if begin then
-      begin(transfer.req)
+      begin(req)
     end
     return read_on(self, spec, spec.deadline, transfer, take)
   end)
@@ -406,9 +418,8 @@ function Client:receive(spec, take, begin)
   if not ok then
     error(received, 0)
   end
-  local req = transfer.req
-  if spec.size ~= received and not req:header("content-length") and not req:header("transfer-encoding") then
-    raise(spec, failure.network(self:describe(spec), "partial", "", true, 0)) -- nothing else shows its end
+  if not is_whole(req, received, spec.size) then
+    raise(spec, failure.network(self:describe(spec), "partial", "", true, 0))
   end
 end
 

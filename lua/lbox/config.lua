@@ -94,6 +94,15 @@ local function pick(opts, key, variable)
   return variable and given(os.getenv(variable))
 end
 
+--- A setting that libcurl takes, which knows no more of it than its first line.
+local function pick_line(opts, key)
+  local value = pick(opts, key)
+  if value and value:find("[%c]") then
+    errors.raise("usage", key .. " must not contain line breaks or other control characters")
+  end
+  return value
+end
+
 --- Requires a URL that paths can be put behind; returns it without slashes at its end.
 function M.check_base_url(url)
   if not url:find("^[Hh][Tt][Tt][Pp][Ss]?://[^/?#]") then
@@ -130,9 +139,9 @@ function M.resolve(opts)
     timeout = pick(opts, "timeout") or DEFAULT_TIMEOUT_MS,
     debug = pick(opts, "debug") or false,
     telemetry = pick(opts, "telemetry") ~= false,
-    proxy = pick(opts, "proxy"),
-    no_proxy = pick(opts, "no_proxy"),
-    ca_file = pick(opts, "ca_file"),
+    proxy = pick_line(opts, "proxy"),
+    no_proxy = pick_line(opts, "no_proxy"),
+    ca_file = pick_line(opts, "ca_file"),
   }
   local base_url = pick(opts, "base_url", "UPSTASH_BOX_BASE_URL") or DEFAULT_BASE_URL
   if base_url == "local" then

@@ -30,7 +30,8 @@ function Error_mt.__concat(a, b)
   return tostring(a) .. tostring(b)
 end
 
---- Makes an error object; it is not raised.
+--- Makes an error object; it is not raised. Its message is one line of text, also when the words of a server in
+--- it are not: they must move no cursor and forge no line of a log.
 ---@param kind string
 ---@param message string
 ---@param fields table|nil  copied into the object
@@ -41,7 +42,7 @@ function M.new(kind, message, fields)
   for name, value in pairs(fields or {}) do
     err[name] = value
   end
-  err.kind, err.message = kind, message
+  err.kind, err.message = kind, (message:gsub("%c+", " "):gsub("\194[\128-\159]", " "))
   return setmetatable(err, Error_mt)
 end
 

@@ -216,7 +216,7 @@ local function open_directory(path)
 end
 
 local function last_part(path)
-  return path:match("([^/]+)/*$")
+  return path:match("^.*/([^/]+)/*$") or path:match("^([^/]+)/*$")
 end
 
 --- Where a folder goes when the user does not say: its name, below the current directory.

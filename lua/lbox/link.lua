@@ -21,6 +21,9 @@ Link.__index = Link
 
 ---@return lbox.Link
 function M.new(client, id, box)
+  if not id:find("%S") or id:find("%c") or id == "." or id == ".." then
+    errors.raise("api", ("the server calls a box %q, which is no id: check base_url"):format(id))
+  end
   return setmetatable({
     client = client,
     id = id,

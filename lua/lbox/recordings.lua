@@ -1,5 +1,6 @@
 --- `box.browser.recordings`: videos of what a box's browser shows (box-api.md §1.11).
 local client = require "lbox.client"
+local core = require "lbox.core"
 local errors = require "lbox.errors"
 local file_transfer = require "lbox.file_transfer"
 local json = require "lbox.json"
@@ -134,6 +135,10 @@ end
 ---@return string path
 function methods:download(id, opts)
   opts = options.call(opts, DOWNLOAD_OPTIONS, "box.browser.recordings:download")
+  if opts.path and (opts.path:sub(-1) == "/" or core.is_directory(opts.path)) then
+    errors.raise("usage", ("path of box.browser.recordings:download must be that of a file, got the directory %q")
+      :format(opts.path))
+  end
   local link = self._link
   local spec = {
     method = "GET", path = path_of(id) .. "/download", opts = opts, deadline = link.client:deadline(opts.timeout),

@@ -9,6 +9,8 @@ local MAX_TRIES = 4
 local BASE_MS, CAP_MS = 200, 5000
 -- Who asks for more is not waited for.
 local LONGEST_MS = 600000
+-- A longer Retry-After is none; its date would be looked for from each digit on.
+local LONGEST_VALUE = 64
 
 local IDEMPOTENT = { GET = true, PUT = true, DELETE = true }
 local BUSY = { [429] = true, [502] = true, [503] = true, [504] = true }
@@ -39,8 +41,11 @@ end
 ---@param now number|nil  Unix seconds
 ---@return number|nil
 function M.retry_after(value, now)
-  local seconds = value and tonumber(value)
-  if value and not seconds then
+  if not value or #value > LONGEST_VALUE then
+    return nil
+  end
+  local seconds = tonumber(value)
+  if not seconds then
     local at = http_date(value)
     seconds = at and at - (now or os.time())
   end
