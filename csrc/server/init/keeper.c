@@ -20,6 +20,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "server/init/freeze.h"
 #include "server/init/processes.h"
 #include "server/init/protocol.h"
 
@@ -215,7 +216,10 @@ bool lbox_keeper_kill(int pid, int signal, bool force)
   }
   k->killing = true;
   keepers.due = 0;
-  return kill(pid, LBOX_KEEPER_STAY) == 0;
+  bool told = kill(pid, LBOX_KEEPER_STAY) == 0;
+  if (lbox_is_frozen())
+    kill(pid, SIGCONT); /* it has to reap what is killed */
+  return told;
 }
 
 /* Reaps what has ended. A keeper that was stopped could not tell how its command ended. True: there
@@ -225,7 +229,7 @@ static bool reap(void)
   int pid = 0, status;
   for (int i = 0; i < REAP_MAX && (pid = waitpid(-1, &status, WNOHANG | WUNTRACED)) > 0; i++) {
     struct keeper *k = find(pid);
-    if (k && WIFSTOPPED(status))
+    if (k && WIFSTOPPED(status) && (k->killing || !lbox_is_frozen()))
       kill(pid, SIGCONT);
     if (!k || WIFSTOPPED(status))
       continue;

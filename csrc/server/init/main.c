@@ -6,7 +6,7 @@
 ** they cannot trace it or open its descriptors, and the kernel shields pid 1 from their signals.
 **
 ** The server also runs it outside of boxes, as `lbox-init empty DIRECTORY`, to remove a box's
-** files.
+** files, and as `lbox-init copy DIRECTORY NEW [UID]`, to copy them.
 */
 #include <errno.h>
 #include <fcntl.h>
@@ -27,7 +27,9 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include "server/init/copy.h"
 #include "server/init/files.h"
+#include "server/init/freeze.h"
 #include "server/init/keeper.h"
 #include "server/init/protocol.h"
 #include "server/init/request.h"
@@ -236,6 +238,11 @@ static int handle(const struct lbox_request *r, struct passed *p, struct answer 
     return lbox_files_remove(r->path);
   case LBOX_INIT_CONNECT:
     return connect_to(r->number, r->six != 0, a);
+  case LBOX_INIT_FREEZE:
+    return lbox_freeze();
+  case LBOX_INIT_THAW:
+    lbox_thaw();
+    return 0;
   default:
     return ENOSYS;
   }
@@ -418,16 +425,38 @@ static int serve(void)
   }
 }
 
+static int say(const char *what, int code)
+{
+  if (code != 0)
+    fprintf(stderr, "%s: %s\n", what, strerror(code));
+  return code != 0;
+}
+
+/* Ends with the server: nobody waits for the copy then. */
+static int copy(const char *from, const char *to, const char *owner)
+{
+  char *end = NULL;
+  long uid = owner ? strtol(owner, &end, 10) : -1;
+  struct lbox_copied copied = {0};
+  if (owner && (!*owner || *end || uid < 0 || uid > INT32_MAX))
+    return say(owner, EINVAL);
+  prctl(PR_SET_PDEATHSIG, SIGKILL);
+  raise_limit();
+  umask(0);
+  int code = lbox_tree_copy(from, to, uid, &copied);
+  if (code == 0)
+    printf("%llu\n", (unsigned long long)copied.bytes);
+  return say(*copied.name ? copied.name : from, code);
+}
+
 int main(int argc, char **argv)
 {
   if (argc == 1)
     return serve();
-  if (argc != 3 || strcmp(argv[1], "empty") != 0) {
-    fputs("usage: lbox-init empty DIRECTORY\n", stderr);
-    return 2;
-  }
-  int code = lbox_tree_empty(argv[2]);
-  if (code != 0)
-    fprintf(stderr, "%s: %s\n", argv[2], strerror(code));
-  return code != 0;
+  if (argc == 3 && strcmp(argv[1], "empty") == 0)
+    return say(argv[2], lbox_tree_empty(argv[2]));
+  if ((argc == 4 || argc == 5) && strcmp(argv[1], "copy") == 0)
+    return copy(argv[2], argv[3], argv[4]);
+  fputs("usage: lbox-init empty DIRECTORY | copy DIRECTORY NEW [UID]\n", stderr);
+  return 2;
 }

@@ -23,6 +23,8 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "server/init/freeze.h"
+
 /* Fates besides those of the header: a process whose ancestors changed while they were read. */
 enum { LOST = LBOX_DOOMED + 1 };
 
@@ -208,7 +210,7 @@ int lbox_processes_end(lbox_fate_fn fate)
     done = whole && nobody_new(&now, &before);
   }
   int count = signal_doomed(&now, SIGKILL);
-  if (rounds > 0)
+  if (rounds > 0 && !lbox_is_frozen())
     kill(-1, SIGCONT);
   free(now.list);
   free(before.list);

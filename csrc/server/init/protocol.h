@@ -21,6 +21,8 @@
 **   RENAME   string from, string to                                -
 **   REMOVE   string path                                           -
 **   CONNECT  u32 port, u32 six                                     a TCP socket
+**   FREEZE   -                                                     -
+**   THAW     -                                                     -
 **
 ** SPAWN: the descriptors are the command, its stdin, stdout and stderr, and one for its status.
 ** What to run lies in an anonymous file: string cwd, u32 argc, argv…, u32 envc, env….
@@ -31,6 +33,8 @@
 ** LBOX_INIT_MAX_ENTRIES of them it fails with EFBIG.
 ** CONNECT: to 127.0.0.1, or with `six` to ::1, in the box. The socket is non-blocking and may still
 ** be connecting.
+** FREEZE: every process of the box but lbox-init is stopped until THAW. What is killed meanwhile
+** ends all the same.
 ** Types: 0 file, 1 directory, 2 symlink, 3 other.
 **
 ** The keeper of a command writes struct lbox_status to the status descriptor: first STARTED, when
@@ -66,7 +70,9 @@ enum lbox_init_op {
   LBOX_INIT_MKDIR,
   LBOX_INIT_RENAME,
   LBOX_INIT_REMOVE,
-  LBOX_INIT_CONNECT
+  LBOX_INIT_CONNECT,
+  LBOX_INIT_FREEZE,
+  LBOX_INIT_THAW
 };
 
 enum lbox_status_kind {

@@ -20,6 +20,8 @@ static bool take_fields(struct lbox_message *m, struct lbox_request *r)
   switch (r->op) {
   case LBOX_INIT_SPAWN:
   case LBOX_INIT_DISCARD:
+  case LBOX_INIT_FREEZE:
+  case LBOX_INIT_THAW:
     return true;
   case LBOX_INIT_KILL:
     r->number = lbox_message_u32(m);
