@@ -207,9 +207,9 @@ time.sleep(60)]] }
     for what, message in pairs {
       [{ runtime = "cobol" }] = "400: no runtime \"cobol\": golang, node, python, ruby, rust",
       [{ runtime = "node-alpine" }] = "422: the runtime \"node%-alpine\".*use \"node\"",
-      [{ init_command = "true" }] = "501: init_command is not available",
-      [{ skills = { "a/b/c" } }] = "501: skills is not available",
-      [{ git = { user_name = "t" } }] = "501: git is not available",
+      [{ init_command = ("x"):rep(65537) }] = "400: the init command has 65537 bytes: at most 65536",
+      [{ skills = { "a/b" } }] = "400: skill \"a/b\": write owner/repo/skill",
+      [{ browser = true }] = "501: browser is not available",
       [{ network_policy = { mode = "allow-all" } }] = "501: .*no network yet.*deny%-all",
     } do
       local ok, err = pcall(Box.create, server:client(what))

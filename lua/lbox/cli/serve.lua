@@ -12,6 +12,8 @@ local M = {}
 -- How long a start may take; bringing back a data directory after a crash is the slow part.
 local START_TIMEOUT_MS = 15000
 local LOCK_RETRY_MS = 20
+-- How long a box may be idle, and may be let.
+local IDLE_S, MAX_IDLE_S = 1800, 366 * 86400
 -- Exit status of our own failures.
 local FAILED = 125
 
@@ -19,11 +21,21 @@ local FAILED = 125
 -- and nothing of the directory or session it was started from.
 local KEPT_ENVIRONMENT = { "HOME", "LANG", "LOGNAME", "PATH", "USER", "XDG_DATA_HOME" }
 
+local function seconds(text)
+  local value = tonumber(text)
+  if not value or value < 0 or value > MAX_IDLE_S then
+    return nil, ("--idle-pause %s: a number of seconds from 0 to %d"):format(text, MAX_IDLE_S)
+  end
+  return value
+end
+
 local function parser()
   local p = argparse("lbox serve", "Run the local box server.")
   p:option("--data", "directory of boxes and database (default: $LBOX_DATA, /var/lib/lbox as root, "
     .. "else $XDG_DATA_HOME/lbox)"):argname("DIR")
   p:option("--listen", "TCP address to serve, besides the Unix socket"):argname("HOST:PORT")
+  p:option("--idle-pause", "pause a box after so long without work in it; 0: never (default: 1800)")
+    :convert(seconds):argname("SECONDS")
   p:flag("--print-env", "print export lines for the official SDKs")
   p:flag("--detach", "start it in the background unless it runs, print its socket, and return")
   p:flag("--on-demand", "end half a minute after the last client left"):hidden(true)
@@ -67,6 +79,7 @@ local function serve(args)
     data = paths.data_dir(args.data),
     listen = listen,
     on_demand = args.on_demand,
+    idle_pause = args.idle_pause or IDLE_S,
     log = function(line) say(line) end,
     ready = function(info)
       if args.print_env then

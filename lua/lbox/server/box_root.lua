@@ -6,7 +6,7 @@ local posix = require "lbox.server.posix"
 
 local M = {}
 
-local REMOVE_TIMEOUT_MS = 30 * 60 * 1000
+local TREE_TIMEOUT_MS = 30 * 60 * 1000
 local STICKY = 0x3ff -- 1777
 
 -- A new box's own directories; programs expect them.
@@ -135,11 +135,32 @@ end
 function M.empty(root, uid, bin)
   local status, text = child.run {
     argv = { bin .. "/lbox-init", "empty", root }, env = {}, cwd = "/", uid = uid, gid = uid,
-    timeout = REMOVE_TIMEOUT_MS,
+    timeout = TREE_TIMEOUT_MS,
   }
   if status.exit_code ~= 0 then
     errors.raise("local", "cannot remove a box's files: " .. text:gsub("%s+$", ""))
   end
+end
+
+--- Copies a box's directory in a child process: it may be large, and is the box's. Nothing that could
+--- change it may be running.
+---@param from string
+---@param to string          is not there yet; what was begun stays when it fails
+---@param uid integer|nil    the host uid that the copy belongs to, when that is not ours
+---@param bin string         the directory of lbox-init
+---@return integer size_bytes  of its files, without their holes
+function M.copy(from, to, uid, bin)
+  local status, text = child.run {
+    argv = { bin .. "/lbox-init", "copy", from, to, uid and tostring(uid) or nil }, env = {}, cwd = "/",
+    timeout = TREE_TIMEOUT_MS,
+  }
+  local size = status.exit_code == 0 and math.tointeger(tonumber(text:match("^%d+")))
+  if not size then
+    local why = text:gsub("%s+$", "")
+    errors.raise("local", "cannot copy the files of the box: " .. (why ~= "" and why or "the copying was ended"),
+      { errno = text:find("No space left", 1, true) and "ENOSPC" or nil })
+  end
+  return size
 end
 
 return M

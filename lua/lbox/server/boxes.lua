@@ -3,26 +3,25 @@ local async = require "lbox.async"
 local errors = require "lbox.errors"
 local ids = require "lbox.server.ids"
 local json = require "lbox.json"
+local Job = require "lbox.server.job"
+local lifecycle = require "lbox.server.lifecycle"
 local posix = require "lbox.server.posix"
 local sandbox = require "lbox.server.sandbox"
+local settings = require "lbox.server.settings"
+local Trees = require "lbox.server.trees"
 
--- Started as root, every box gets a host uid of its own from here on.
-local FIRST_UID = 524288
 local WORKSPACE = "/workspace/home"
 
--- Names that would change what runs rather than what it sees.
-local BLOCKED_ENV = { PATH = true, HOME = true, LD_PRELOAD = true, LD_LIBRARY_PATH = true,
-  NODE_OPTIONS = true }
-
 ---@class lbox.server.Boxes
+---@field expiring table<string, integer>  boxes that end by themselves, and when (Unix seconds)
 local Boxes = {}
 Boxes.__index = Boxes
 
 --- The boxes of a server.
 ---@param server table  data, store, scope, log
 function Boxes.new(server)
-  return setmetatable({ server = server, store = server.store, data = server.data, live = {}, removing = {} },
-    Boxes)
+  return setmetatable({ server = server, store = server.store, data = server.data, live = {}, expiring = {},
+    trees = Trees.new(server, server.data.boxes, "box") }, Boxes)
 end
 
 --- What is known of a box while the server runs: its sandbox, what is active in it.
@@ -39,97 +38,92 @@ local function refuse(status, message)
   errors.raise("api", message, { status_code = status })
 end
 
--- A directory is a box's while it has the box's id for its name. Before and after it has one of these
--- in front, by which it is known for rubbish whenever the server was killed.
-local NEW, DELETED = ".new-", ".deleted-"
+-- ---------------------------------------------------------------------------------------- holding
 
-local function directory(self, id)
-  return self.data.boxes .. "/" .. id
-end
+-- Who starts a box's sandbox, fills its directory or copies it holds the box: others wait.
 
---- A box's directory holds its lock and its root. The box's own user, when it has one, gets through to
---- the root; nobody else does.
-local function make_directory(dir, uid)
-  local function check(ok, why, errno)
-    if not ok then
-      errors.raise("local", ("cannot make %s: %s"):format(dir, why), { errno = errno })
-    end
-  end
-  check(posix.mkdir(dir, 0x1c0))
-  if uid then
-    check(posix.lchown(dir, 0, uid))
-    check(posix.chmod(dir, 0x1c8)) -- 0710
-  end
-  sandbox.create_root(dir .. "/root", uid)
-end
-
-local function remove_dir(path)
-  local ok, why = posix.rmdir(path)
-  if not ok then
-    errors.raise("local", ("%s: %s"):format(path, why))
+local function wait_until_free(live)
+  while live.held do
+    local op = async.op()
+    table.insert(live.held, op)
+    async.wait(op) -- and look again: somebody else may have been quicker
   end
 end
 
---- Removes the files of a box in which nothing runs any more.
-local function remove_files(self, dir)
-  local root = dir .. "/root"
-  local st = posix.lstat(root)
-  if st then
-    local uid = posix.getuid() == 0 and st.uid or nil
-    if uid and uid < FIRST_UID and not dir:find("/" .. NEW, 1, true) then
-      errors.raise("local", ("%s belongs to user %d and to no box"):format(root, uid))
-    end
-    sandbox.empty_root(root, uid, self.data.bin)
-    remove_dir(root)
+local function hold(live)
+  live.held = {}
+end
+
+local function release(live)
+  local waiting = live.held
+  live.held = nil
+  for _, op in ipairs(waiting) do
+    op:resolve()
   end
 end
 
---- The same with its directory.
-local function remove_directory(self, dir)
-  remove_files(self, dir)
-  posix.unlink(dir .. "/lock")
-  remove_dir(dir)
-end
-
---- All that beside whatever else goes on; what cannot be removed is removed at the next start. Until it
---- is gone no new box gets its uid.
-local function remove_later(self, dir)
-  if not posix.lstat(dir) then
-    return
-  end
-  local st = posix.lstat(dir .. "/root")
-  local removing = self.removing
-  if st then
-    removing[st.uid] = (removing[st.uid] or 0) + 1
-  end
-  self.server.scope:spawn(function()
-    local ok, err = pcall(remove_directory, self, dir)
-    if not ok then
-      self.server.log(("cannot remove %s: %s"):format(dir, tostring(err)))
-    elseif st then
-      removing[st.uid] = removing[st.uid] > 1 and removing[st.uid] - 1 or nil
-    end
+--- Runs `fn` as a job that holds the box, and is cancelled when the box is deleted.
+local function hold_for(self, live, fn)
+  hold(live)
+  live.holder = Job.start(self.server, fn, function()
+    live.holder = nil
+    release(live)
   end)
+  return live.holder
 end
+
+-- --------------------------------------------------------------------------------------- creating
 
 local function free_uid(self)
-  local uid = FIRST_UID - 1
+  local uid = Trees.FIRST_UID - 1
   repeat
     uid = self.store:free_uid(uid + 1)
-  until not self.removing[uid]
+  until not (self.trees.removing[uid] or self.server.snapshots.trees.removing[uid])
   return uid
 end
 
---- Creates a box from a checked create request.
----@param config table
----@return table row
-function Boxes:create(config)
+--- Whether boxes can be, which is looked at once.
+local function check_works(self)
   local found = not self.probed and sandbox.probe()
   if found and not found.ok then
     local problem = found.problems[1]
     refuse(503, ("local boxes do not work on this machine: %s; fix: %s"):format(problem.cause, problem.fix))
   end
   self.probed = true
+end
+
+--- The sandbox starts beside the answer, so that the first command finds it up.
+local function start_early(self, row)
+  self.server.scope:spawn(function()
+    pcall(self.sandbox, self, row)
+  end)
+end
+
+--- Fills the directory of a box that is `creating`, beside whatever else goes on.
+local function fill_later(self, row, fill, root)
+  return hold_for(self, self:live_state(row.id), function()
+    local ok, err = pcall(function()
+      fill(root, row.uid)
+      self.trees:keep(row.id)
+      self.store:set_box(row.id, "status", "idle")
+    end)
+    if ok then
+      start_early(self, row)
+      return
+    end
+    self.server.log(("the box %s could not be made: %s"):format(row.id, tostring(err)))
+    self.trees:abandon(row.id)
+    pcall(self.store.set_box, self.store, row.id, "status", "error")
+  end)
+end
+
+--- Creates a box from a checked create request.
+---@param config table
+---@param fill fun(root: string, uid: integer|nil)|nil  makes its files, which may take long: it is `creating`
+---  meanwhile, and `error` when that failed
+---@return table row, lbox.server.Job|nil filling
+function Boxes:create(config, fill)
+  check_works(self)
   if config.name and self.store:box(config.name) then
     refuse(409, ("there is a box named %q already"):format(config.name))
   end
@@ -137,28 +131,35 @@ function Boxes:create(config)
   local id
   repeat
     id = ids.box()
-  until not self.store:box(id) and not posix.lstat(directory(self, id))
+  until not self.store:box(id) and not self.trees:has(id)
   local uid = posix.getuid() == 0 and free_uid(self) or nil
-  local row = { id = id, name = config.name, status = "idle", uid = uid, config = config,
+  local row = { id = id, name = config.name, status = fill and "creating" or "idle", uid = uid, config = config,
     created_at = os.time(), updated_at = os.time() }
-  local dir, new = directory(self, id), directory(self, NEW .. id)
-  local ok, err = pcall(function()
-    make_directory(new, uid)
-    self.store:add_box(row)
-    local named, why = posix.rename(new, dir)
-    if not named then
-      self.store:remove_box(id)
-      errors.raise("local", ("cannot make %s: %s"):format(dir, why))
+  local ok, root = pcall(function()
+    local root = self.trees:begin(id, uid)
+    if not fill then
+      sandbox.create_root(root, uid)
     end
+    self.store:add_box(row)
+    local kept, err = fill ~= nil, nil
+    if not fill then
+      kept, err = pcall(self.trees.keep, self.trees, id)
+    end
+    if not kept then
+      self.store:remove_box(id)
+      error(err, 0)
+    end
+    return root
   end)
   if not ok then
-    remove_later(self, new)
-    error(err, 0)
+    self.trees:abandon(id)
+    error(root, 0)
   end
-  -- The sandbox starts beside the answer, so that the first command finds it up.
-  self.server.scope:spawn(function()
-    pcall(self.sandbox, self, row)
-  end)
+  self.expiring[id] = config.expires_at
+  if fill then
+    return row, fill_later(self, row, fill, root)
+  end
+  start_early(self, row)
   return row
 end
 
@@ -173,52 +174,55 @@ end
 
 function Boxes:status(row)
   local live = self.live[row.id]
-  if live and live.active > 0 then
+  if live and live.active > 0 and row.status ~= "creating" and row.status ~= "error" then
     return "running"
   end
   return row.status
+end
+
+--- The row of a box that others may have changed since it was read; raises when nothing can run in it.
+local function usable(self, row)
+  local live, now = self:live_state(row.id), self.store:box(row.id)
+  if live.deleting or not now then
+    refuse(404, ("box %q not found"):format(row.id))
+  elseif now.status == "error" then
+    refuse(409, ("the box %q could not be made: delete it, and make another"):format(row.id))
+  end
+  return now
+end
+
+local function start(self, row, live)
+  row = usable(self, row)
+  live.sandbox = sandbox.start {
+    id = row.id,
+    root = self.trees:root(row.id),
+    uid = row.uid,
+    etc = self.data.etc,
+    bin = self.data.bin,
+  }
+  live.used_at = async.now()
+  self.server.scope:spawn(function() live.sandbox:run() end)
+  usable(self, row) -- else whoever deletes it ends the sandbox
+  if row.status ~= "idle" then
+    self.store:set_box(row.id, "status", "idle")
+  end
+  lifecycle.started(self, row, live.sandbox)
 end
 
 --- The running sandbox of a box; starts it when it is not up.
 ---@return lbox.server.Sandbox
 function Boxes:sandbox(row)
   local live = self:live_state(row.id)
-  while live.starting do
-    local op = async.op()
-    table.insert(live.starting, op)
-    async.wait(op) -- and look again: that start may have failed
+  wait_until_free(live)
+  if not live.sandbox or live.sandbox.closed or live.deleting then
+    hold(live)
+    local ok, err = pcall(start, self, row, live)
+    release(live)
+    if not ok then
+      error(err, 0)
+    end
   end
-  if live.deleting then
-    refuse(404, ("box %q not found"):format(row.id))
-  elseif live.sandbox and not live.sandbox.closed then
-    return live.sandbox
-  end
-  local waiting = {}
-  live.starting = waiting
-  local ok, result = pcall(sandbox.start, {
-    id = row.id,
-    root = directory(self, row.id) .. "/root",
-    uid = row.uid,
-    etc = self.data.etc,
-    bin = self.data.bin,
-  })
-  live.starting = nil
-  for _, op in ipairs(waiting) do
-    op:resolve()
-  end
-  if not ok then
-    error(result, 0)
-  end
-  live.sandbox = result
-  self.server.scope:spawn(function() result:run() end)
-  if live.deleting then
-    refuse(404, ("box %q not found"):format(row.id)) -- whoever deletes it ends the sandbox
-  end
-  if row.status ~= "idle" then
-    self.store:set_box(row.id, "status", "idle")
-    row.status = "idle"
-  end
-  return result
+  return live.sandbox
 end
 
 --- Counts work in a box: it is `running` meanwhile.
@@ -227,6 +231,7 @@ function Boxes:working(row, fn)
   live.active = live.active + 1
   local results = table.pack(pcall(fn, self:sandbox(row)))
   live.active = live.active - 1
+  live.used_at = async.now()
   if not results[1] then
     error(results[2], 0)
   end
@@ -244,6 +249,50 @@ local function end_sandbox(live)
   end
 end
 
+--- Ends everything that runs in a box. Whatever is asked of it next starts it again.
+---@param row table
+---@param idle boolean|nil  only if nothing is being done in it
+function Boxes:pause(row, idle)
+  local live = self:live_state(row.id)
+  wait_until_free(live)
+  if idle and live.active > 0 then
+    return
+  elseif usable(self, row).status ~= "paused" then
+    self.store:set_box(row.id, "status", "paused")
+  end
+  end_sandbox(live)
+end
+
+--- Calls `fn(root)` while nothing in the box changes its files: what runs in it is stopped as long.
+---@param row table
+---@param fn fun(root: string): ...
+---@return lbox.server.Job
+function Boxes:still(row, fn)
+  local live, root = self:live_state(row.id), self.trees:root(row.id)
+  wait_until_free(live)
+  usable(self, row)
+  return hold_for(self, live, function()
+    local box = live.sandbox
+    local frozen = box and not box.closed and pcall(box.freeze, box)
+    local ok, result = pcall(function()
+      if frozen then
+        return fn(root)
+      elseif box and not box.closed then
+        box:freeze() -- once more, for what is wrong
+      end
+      end_sandbox(live)
+      return sandbox.alone(root, function() return fn(root) end)
+    end)
+    if box then
+      box:thaw()
+    end
+    if not ok then
+      error(result, 0)
+    end
+    return result
+  end)
+end
+
 --- Deletes a box for good: its processes, its row and its files.
 function Boxes:delete(row)
   local live = self:live_state(row.id)
@@ -254,57 +303,45 @@ function Boxes:delete(row)
   for _, run in pairs(live.runs or {}) do
     run:cancel()
   end
-  local dir, rubbish = directory(self, row.id), directory(self, DELETED .. row.id)
+  local id = row.id
   local ok, err = pcall(function()
-    if live.starting then
-      local op = async.op()
-      table.insert(live.starting, op)
-      async.wait(op)
+    if live.holder then
+      live.holder:cancel("the box is deleted")
     end
+    wait_until_free(live)
     end_sandbox(live)
-    local moved, why, errno = posix.rename(dir, rubbish)
-    if not moved and errno ~= "ENOENT" then
-      errors.raise("local", ("cannot move %s: %s"):format(dir, why))
-    end
-    local removed, failure = pcall(self.store.remove_box, self.store, row.id)
+    self.trees:discard(id)
+    local removed, failure = pcall(self.store.remove_box, self.store, id)
     if not removed then
       -- Its files may be what fills the disk.
-      remove_files(self, rubbish)
-      self.store:remove_box(row.id)
-      self.server.log(("the box %s is deleted, though at first: %s"):format(row.id, tostring(failure)))
+      self.trees:remove_files(id)
+      self.store:remove_box(id)
+      self.server.log(("the box %s is deleted, though at first: %s"):format(id, tostring(failure)))
     end
   end)
   if not ok then
     live.deleting = nil
     error(err, 0)
   end
-  self.live[row.id] = nil
-  self.server.public_urls:forget(row.id)
-  remove_later(self, rubbish)
+  self.live[id], self.expiring[id] = nil, nil
+  self.server.public_urls:forget(id)
+  self.trees:remove(id)
 end
 
 --- Puts in order what a killed server left behind: boxes half made or half deleted.
 function Boxes:sweep()
   for _, row in ipairs(self.store:boxes()) do
-    local there = posix.lstat(directory(self, row.id))
-    if not there and (posix.lstat(directory(self, NEW .. row.id)) or posix.lstat(directory(self, DELETED .. row.id)))
-    then
+    local there = self.trees:has(row.id)
+    self.expiring[row.id] = row.config.expires_at
+    if row.status == "creating" then
+      self.store:set_box(row.id, "status", there and "paused" or "error")
+    elseif not there and self.trees:has_rest(row.id) then
       self.store:remove_box(row.id)
-    elseif not there then
+    elseif not there and row.status ~= "error" then
       self.server.log(("the files of the box %s are not there"):format(row.id))
     end
   end
-  for _, name in ipairs(posix.listdir(self.data.boxes) or {}) do
-    local path = directory(self, name)
-    local st = posix.lstat(path)
-    if not st or st.type ~= "directory" or st.uid ~= posix.getuid() then
-      self.server.log(path .. " is not the server's and is left alone")
-    elseif name:sub(1, #NEW) == NEW or name:sub(1, #DELETED) == DELETED then
-      remove_later(self, path)
-    elseif not self.store:box(name) then
-      self.server.log(path .. " is of no box that is known, and is left alone")
-    end
-  end
+  self.trees:sweep(function(name) return self.store:box(name) end)
 end
 
 --- Whether anything is going on in any box: work of ours, or processes a command left behind. Who has a
@@ -315,7 +352,7 @@ function Boxes:busy()
   end
   for id, live in pairs(self.live) do
     local row = self.store:box(id)
-    if live.active > 0 or live.deleting or (live.sandbox and not live.sandbox.closed
+    if live.active > 0 or live.deleting or live.holder or (live.sandbox and not live.sandbox.closed
       and (live.sandbox:has_processes() or (row and row.config.keep_alive))) then
       return true
     end
@@ -329,12 +366,23 @@ function Boxes:close()
   end
 end
 
+--- Changes what a box was given, at once.
+---@param row table  the box
+---@param change fun(config: table)  does not wait
+---@return table config
+function Boxes:configure(row, change)
+  local config = self:get(row.id).config
+  change(config)
+  self.store:set_config(row.id, config)
+  return config
+end
+
 --- The environment of a command, as a list.
 function Boxes.environment(row, extra)
   local vars = { HOME = "/home/boxuser", USER = "boxuser", LOGNAME = "boxuser", SHELL = "/bin/bash",
     PATH = sandbox.PATH, LANG = "C.UTF-8", TERM = "dumb", LBOX_BOX_ID = row.id }
   for name, value in pairs(row.config.env_vars or {}) do
-    if not BLOCKED_ENV[name] and type(value) == "string" then
+    if not settings.BLOCKED_ENV[name] and type(value) == "string" then
       vars[name] = value
     end
   end
@@ -369,11 +417,13 @@ function Boxes:describe(row)
     keep_alive = config.keep_alive or false,
     model = config.model,
     agent = config.agent,
-    enabled_skills = json.array {},
+    enabled_skills = json.array(config.skills or {}),
     runtime = config.runtime,
     status = self:status(row),
     network_policy = { mode = "deny-all" }, -- whatever was asked for: they have no network
     session_id = row.session_id,
+    ephemeral = config.ephemeral,
+    expires_at = config.expires_at,
     created_at = row.created_at,
     updated_at = row.updated_at,
   }

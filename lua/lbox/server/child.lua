@@ -7,6 +7,8 @@ local M = {}
 
 local OUTPUT_MAX = 64 * 1024
 local CHUNK = 16 * 1024
+-- A process that was killed has ended by then, unless the disk keeps it.
+local END_TIMEOUT_MS = 2000
 
 ---@class lbox.server.Child
 ---@field pid integer
@@ -117,6 +119,9 @@ function M.run(spec)
       return process:wait(), text
     end)
     process:kill()
+    if not ok then
+      pcall(async.shield, function() process:wait() end, END_TIMEOUT_MS)
+    end
   end
   posix.close(out_r)
   if not ok then

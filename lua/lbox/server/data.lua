@@ -177,11 +177,11 @@ local function place_socket(dir)
 end
 
 --- Prepares a locked data directory.
----@return { dir: string, boxes: string, bin: string, etc: string, database: string, key: string,
+---@return { dir: string, boxes: string, snapshots: string, bin: string, etc: string, database: string, key: string,
 ---  key_file: string, socket: string }
 function M.open(dir)
-  local boxes, bin, etc = dir .. "/boxes", dir .. "/bin", dir .. "/etc"
-  for _, each in ipairs { boxes, bin, etc } do
+  local boxes, snapshots, bin, etc = dir .. "/boxes", dir .. "/snapshots", dir .. "/bin", dir .. "/etc"
+  for _, each in ipairs { boxes, snapshots, bin, etc } do
     check_ours(each, "directory", WRITE)
   end
   for _, name in ipairs { "key", "lbox.db", "lbox.db-wal", "lbox.db-shm", "server.log" } do
@@ -190,14 +190,17 @@ function M.open(dir)
   local as_root = posix.getuid() == 0
   -- Boxes of a server that runs as root have users of their own, who must get through to theirs.
   chmod(dir, as_root and 0x1c9 or 0x1c0)
-  make_dirs(boxes, 0x1c0)
-  chmod(boxes, as_root and 0x1c9 or 0x1c0)
+  for _, each in ipairs { boxes, snapshots } do
+    make_dirs(each, 0x1c0)
+    chmod(each, as_root and 0x1c9 or 0x1c0)
+  end
   install_programs(bin)
   sandbox.create_etc(etc)
   close_database(dir .. "/lbox.db")
   return {
     dir = dir,
     boxes = boxes,
+    snapshots = snapshots,
     bin = bin,
     etc = etc,
     database = dir .. "/lbox.db",

@@ -1,4 +1,4 @@
---- Names of boxes and runs.
+--- Names of boxes, snapshots and runs.
 local core = require "lbox.core"
 
 local M = {}
@@ -22,6 +22,10 @@ end
 function M.box()
   return ("%s-%s-%05d"):format(ADJECTIVES[number() % #ADJECTIVES + 1], ANIMALS[number() % #ANIMALS + 1],
     number() % 100000)
+end
+
+function M.snapshot()
+  return "snap_" .. core.uuid():gsub("-", "")
 end
 
 function M.run()

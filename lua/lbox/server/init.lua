@@ -4,13 +4,16 @@ local Boxes = require "lbox.server.boxes"
 local core = require "lbox.core"
 local data = require "lbox.server.data"
 local errors = require "lbox.errors"
+local lifecycle = require "lbox.server.lifecycle"
 local listener = require "lbox.server.listener"
 local posix = require "lbox.server.posix"
 local public_urls = require "lbox.server.public_urls"
 local router = require "lbox.server.router"
 local schedules = require "lbox.server.schedules"
 local secret = require "lbox.server.secret"
+local Snapshots = require "lbox.server.snapshots"
 local stores = require "lbox.server.store"
+local Variables = require "lbox.server.variables"
 
 local M = {}
 
@@ -149,7 +152,7 @@ local function listen(server, opts)
 end
 
 --- Serves until a signal or the exit rules end it.
----@param opts { data: string, listen: string|nil, on_demand: boolean|nil, log: fun(line: string),
+---@param opts { data: string, listen: string|nil, on_demand: boolean|nil, idle_pause: number, log: fun(line: string),
 ---  ready: fun(info: table) }
 function M.serve(opts)
   posix.raise_nofile_limit() -- a box at work takes several descriptors
@@ -163,8 +166,10 @@ function M.serve(opts)
     server.scope = scope
     server.data = data.open(opts.data)
     server.store = stores.open(server.data.database)
-    server.boxes = Boxes.new(server)
+    server.variables = Variables.new(server.store)
+    server.boxes, server.snapshots = Boxes.new(server), Snapshots.new(server)
     server.boxes:sweep()
+    server.snapshots:sweep()
     local routes = router.new()
     for _, socket in ipairs(listen(server, opts)) do
       server.listeners[#server.listeners + 1] = listener.new {
@@ -175,6 +180,7 @@ function M.serve(opts)
     -- What goes on by itself from here on; whatever could fail has been done.
     server.public_urls = public_urls.new(server)
     server.schedules = schedules.new(server)
+    lifecycle.watch(server, opts.idle_pause)
     opts.ready { data = opts.data, socket = server.data.socket, url = server.url,
       key = server.data.key, key_file = server.data.key_file }
     wait_for_end(server, signals, lock, opts.on_demand)

@@ -20,6 +20,7 @@ local RETRY_MS = 50
 
 M.SPAWN, M.KILL, M.DISCARD, M.OPEN, M.CREATE, M.COMMIT = 1, 2, 3, 4, 5, 6
 M.ABANDON, M.STAT, M.LIST, M.MKDIR, M.RENAME, M.REMOVE, M.CONNECT = 7, 8, 9, 10, 11, 12, 13
+M.FREEZE, M.THAW = 14, 15
 
 -- What an answer holds: a format of string.unpack, its size, and how many descriptors.
 local ANSWERS = {

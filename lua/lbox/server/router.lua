@@ -6,12 +6,12 @@ local listener = require "lbox.server.listener"
 
 local M = {}
 
-local ROUTE_MODULES = { "account", "box", "exec", "files", "git", "previews", "runs", "schedules" }
+local ROUTE_MODULES = { "account", "box", "config", "env", "exec", "files", "git", "previews", "runs", "schedules",
+  "snapshots" }
 
 -- Parts of the API that boxes of this machine do not have yet, by the segment after the box's id.
-local UNAVAILABLE = { snapshots = true, browser = true,
-  config = true, startup = true, pause = true, resume = true, ["exec-session"] = true, run = true,
-  ["git-config"] = true, steps = true, ["files"] = true }
+local UNAVAILABLE = { browser = true, config = true, ["exec-session"] = true, run = true, steps = true,
+  ["files"] = true }
 
 local function split(path)
   local parts = {}

@@ -29,12 +29,14 @@ M.PATH = "/home/boxuser/.local/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr
 M.create_root = box_root.create
 M.create_etc = box_root.create_etc
 M.empty_root = box_root.empty
+M.copy_root = box_root.copy
 M.probe = bubblewrap.probe
 
 ---@class lbox.server.Sandbox
 ---@field id string
 ---@field closed boolean  it is ending or has ended
 ---@field ended boolean   its last process is gone
+---@field frozen lbox.async.Op[]|nil  it stands still: who waits until it goes on
 ---@field processes table<lbox.server.Process, true>
 ---@field on_exit fun()[]  called once its last process is gone
 local Sandbox = {}
@@ -103,6 +105,19 @@ local function take_lock(root)
     end
     await_end(root)
   end
+end
+
+--- Calls `fn` while no sandbox of this box's directory runs or is started.
+---@param root string
+---@param fn fun(): ...
+function M.alone(root, fn)
+  local lock = take_lock(root)
+  local results = table.pack(pcall(fn))
+  posix.close(lock)
+  if not results[1] then
+    error(results[2], 0)
+  end
+  return table.unpack(results, 2, results.n)
 end
 
 -- ----------------------------------------------------------------------------------------- start
@@ -253,12 +268,43 @@ function Sandbox:has_processes()
   return init ~= nil and init ~= false and children(tonumber(init)):find("%d") ~= nil
 end
 
+-- ---------------------------------------------------------------------------------- standing still
+
+--- Stops everything in the box. Until `thaw` or its end nothing is started and no file begun in it.
+function Sandbox:freeze()
+  self.frozen = self.frozen or {}
+  local code = self.link:ask(init_link.FREEZE, "")
+  if code ~= 0 then
+    local why, name = posix.strerror(code)
+    fail("the processes of the box cannot be stopped: " .. why, { errno = name })
+  end
+end
+
+--- Lets it go on, however `freeze` went.
+function Sandbox:thaw()
+  local waiting = self.frozen or {}
+  self.frozen = nil
+  self.link:tell(init_link.THAW, "")
+  for _, op in ipairs(waiting) do
+    op:resolve()
+  end
+end
+
+local function wait_for_thaw(self)
+  while self.frozen do
+    local op = async.op()
+    table.insert(self.frozen, op)
+    async.wait(op)
+  end
+end
+
 -- -------------------------------------------------------------------------------------- commands
 
 --- Starts a command. See process.lua for what comes back.
 ---@param command { argv: string[], cwd: string, env: string[], merge: boolean|nil, stdin: string|nil }
 ---@return lbox.server.Process
 function Sandbox:spawn(command)
+  wait_for_thaw(self)
   return process.start(self, command)
 end
 
@@ -431,6 +477,7 @@ end
 ---@param bytes string
 function Sandbox:write_file(path, bytes)
   check_path(path)
+  wait_for_thaw(self)
   local fd, file = ask(self, path, init_link.CREATE, string.pack("=s4", path))
   local handle = string.pack("=I4", file)
   local ok, err = pcall(with_file, fd, path, function()
@@ -496,6 +543,7 @@ end
 ---@param parents boolean|nil
 function Sandbox:mkdir(path, parents)
   check_path(path)
+  wait_for_thaw(self)
   ask(self, path, init_link.MKDIR, string.pack("=I4s4", parents and 1 or 0, path))
 end
 
@@ -505,6 +553,7 @@ end
 function Sandbox:rename(from, to)
   check_path(from)
   check_path(to)
+  wait_for_thaw(self)
   ask(self, from, init_link.RENAME, string.pack("=s4s4", from, to))
 end
 
@@ -512,6 +561,7 @@ end
 ---@param path string
 function Sandbox:remove(path)
   check_path(path)
+  wait_for_thaw(self)
   ask(self, path, init_link.REMOVE, string.pack("=s4", path))
 end
 

@@ -59,6 +59,23 @@ local VERSIONS = { [[
     created_at INTEGER NOT NULL, updated_at INTEGER NOT NULL
   );
   CREATE INDEX schedules_of_box ON schedules(box_id);
+]], [[
+  CREATE TABLE snapshots (
+    number INTEGER PRIMARY KEY AUTOINCREMENT,
+    id TEXT NOT NULL UNIQUE,
+    box_id TEXT NOT NULL,       -- which may be gone
+    name TEXT NOT NULL,
+    status TEXT NOT NULL,       -- creating, ready, error
+    size_bytes INTEGER NOT NULL DEFAULT 0,
+    uid INTEGER,                -- of its files
+    config TEXT NOT NULL,       -- what a box made of it begins with, as JSON
+    created_at INTEGER NOT NULL
+  );
+  CREATE INDEX snapshots_of_box ON snapshots(box_id);
+  CREATE VIEW uids AS SELECT uid FROM boxes UNION ALL SELECT uid FROM snapshots;
+  CREATE TABLE variables (      -- of the environment of boxes to come
+    name TEXT PRIMARY KEY, value TEXT NOT NULL
+  );
 ]] }
 
 ---@class lbox.server.Store
@@ -90,7 +107,7 @@ function M.open(path)
   end
   db:run("UPDATE runs SET status = 'failed', error_message = 'the server stopped', completed_at = ? "
     .. "WHERE status = 'running'", os.time())
-  db:run("UPDATE boxes SET status = 'paused' WHERE status != 'error'")
+  db:run("UPDATE boxes SET status = 'paused' WHERE status NOT IN ('creating', 'error')")
   return setmetatable({ db = db }, Store)
 end
 
@@ -102,6 +119,20 @@ end
 --- Changes what another module keeps here.
 function Store:write(sql, ...)
   write(self.db, sql, ...)
+end
+
+--- Runs `fn`, which writes and does not wait: all of it is done, or nothing.
+---@param fn fun()
+function Store:transaction(fn)
+  write(self.db, "BEGIN")
+  local ok, err = pcall(function()
+    fn()
+    write(self.db, "COMMIT")
+  end)
+  if not ok then
+    pcall(self.db.run, self.db, "ROLLBACK")
+    error(err, 0)
+  end
 end
 
 --- Reads it.
@@ -143,19 +174,23 @@ function Store:set_box(id, field, value)
   write(self.db, ("UPDATE boxes SET %s = ?, updated_at = ? WHERE id = ?"):format(field), value, os.time(), id)
 end
 
+function Store:set_config(id, config)
+  write(self.db, "UPDATE boxes SET config = ?, updated_at = ? WHERE id = ?", json.encode(config), os.time(), id)
+end
+
 function Store:remove_box(id)
   write(self.db, "DELETE FROM boxes WHERE id = ?", id)
 end
 
---- The lowest uid from `first` on that no box has.
+--- The lowest uid from `first` on that no box and no snapshot has.
 function Store:free_uid(first)
-  local row = self.db:row("SELECT max(uid) AS top FROM boxes")
+  local row = self.db:row("SELECT max(uid) AS top FROM uids")
   local top = row and row.top
   if not top or top < first then
     return first
   end
-  local gap = self.db:row("SELECT min(uid) + 1 AS free FROM boxes b WHERE uid >= ? AND NOT EXISTS "
-    .. "(SELECT 1 FROM boxes c WHERE c.uid = b.uid + 1)", first - 1)
+  local gap = self.db:row("SELECT min(uid) + 1 AS free FROM uids b WHERE uid >= ? AND NOT EXISTS "
+    .. "(SELECT 1 FROM uids c WHERE c.uid = b.uid + 1)", first - 1)
   return gap and gap.free or top + 1
 end
 

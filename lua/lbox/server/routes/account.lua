@@ -1,4 +1,5 @@
 --- Boxes as a whole: create, list, delete (box-api.md §1.2), and what lbox's own clients ask.
+local async = require "lbox.async"
 local core = require "lbox.core"
 local errors = require "lbox.errors"
 local fields = require "lbox.server.fields"
@@ -6,17 +7,17 @@ local git = require "lbox.server.git"
 local json = require "lbox.json"
 local posix = require "lbox.server.posix"
 local runtimes = require "lbox.server.runtimes"
+local settings = require "lbox.server.settings"
 
-local MAX_LABELS, MAX_LABEL = 5, 20
-local MAX_NAME = 100
--- Linux takes no longer word in an environment, nor much more together with a command.
-local MAX_ENV_VALUE, MAX_ENV = 120 * 1024, 1024 * 1024
+-- What goes with an agent: another one has its own.
+local OF_AGENT = { agent = true, custom_runner = true, model = true }
+-- How long a box that is being filled is waited for.
+local SOON_MS = 1000
 
 -- What a create may ask for and this version does not do. Taken in silence it would be a lie.
 local NOT_YET = {
-  attach_headers = "attach_headers", browser = "browser", ephemeral = "an ephemeral box",
-  git_user_name = "git", git_user_email = "git", init_command = "init_command",
-  mcp_servers = "mcp_servers", skills = "skills",
+  attach_headers = "attach_headers", browser = "browser",
+  git_user_name = "git", git_user_email = "git", mcp_servers = "mcp_servers",
 }
 
 local CREATE = {
@@ -30,59 +31,41 @@ local function refuse(status, message)
   errors.raise("api", message, { status_code = status })
 end
 
-local function check_env(vars)
-  local size = 0
-  for name, value in pairs(vars) do
-    if type(name) ~= "string" or not name:match("^[%a_][%w_]*$") then
-      refuse(400, ("env_vars: %q is not a variable name"):format(tostring(name)))
-    elseif type(value) ~= "string" or value:find("\0", 1, true) then
-      refuse(400, ("env_vars: the value of %s must be a string without NUL"):format(name))
-    end
-    size = size + #name + #value
-    if #value > MAX_ENV_VALUE or size > MAX_ENV then
-      refuse(400, ("env_vars: %s is too much: a value may have %d bytes, all together %d"):format(name,
-        MAX_ENV_VALUE, MAX_ENV))
+--- The environment a box begins with: of those that set a variable the last counts.
+local function environment(...)
+  local vars = {}
+  for _, each in ipairs { ... } do
+    for name, value in pairs(each) do
+      vars[name] = value
     end
   end
+  settings.env(vars, "env_vars")
+  return vars
 end
 
 --- What is kept of a create request: fields that are known and have been checked.
-local function check_create(body)
+local function check_create(server, body)
   fields.check(body, CREATE)
-  if #(body.labels or {}) > MAX_LABELS then
-    refuse(400, ("at most %d labels, got %d"):format(MAX_LABELS, #body.labels))
+  settings.labels(body.labels or {})
+  settings.skills(body.skills or {})
+  settings.init_command(body.init_command or "")
+  settings.env(body.env_vars or {}, "env_vars")
+  if body.name then
+    settings.name(body.name)
   end
-  for _, label in ipairs(body.labels or {}) do
-    if #label > MAX_LABEL or not label:match("^[%w._:%-]+$") then
-      refuse(400, ("label %q: 1 to %d of A-Z a-z 0-9 . _ : -"):format(label, MAX_LABEL))
-    end
+  if body.model then
+    settings.model(body.model)
   end
-  if body.name and (#body.name > MAX_NAME or not body.name:match("^%w[%w._%-]*$")) then
-    refuse(400, ("name %q: 1 to %d of A-Z a-z 0-9 . _ -, a letter or digit first"):format(body.name, MAX_NAME))
-  elseif fields.RESERVED[body.name] then
-    refuse(400, ("name %q: it stands for something else in URLs"):format(body.name))
-  end
-  if #(body.model or "") > MAX_NAME then
-    refuse(400, ("model: at most %d characters"):format(MAX_NAME))
-  end
-  check_env(body.env_vars or {})
   git.check_token(body.github_token)
   if body.agent and body.agent ~= "custom" then
     refuse(501, ("the harness %q is not available on local boxes yet: use \"custom\""):format(body.agent))
   elseif body.agent then
-    local runner = body.custom_runner
-    if not runner then
+    if not body.custom_runner then
       refuse(400, "custom_runner is required for the harness custom")
     end
-    fields.check(runner, { command = "string!", args = "strings", protocol = "string" })
-    if runner.protocol and runner.protocol ~= "box-sse-v1" then
-      refuse(400, ("protocol %q: only \"box-sse-v1\" is known"):format(runner.protocol))
-    end
+    settings.custom_runner(body.custom_runner)
   end
-  local mode = fields.check(body.network_policy or {}, { mode = "string" }).mode
-  if mode and mode ~= "deny-all" then
-    refuse(501, ("network_policy %q: local boxes have no network yet, so only \"deny-all\" can be kept"):format(mode))
-  end
+  settings.network_policy(body.network_policy or {})
   for name, what in pairs(NOT_YET) do
     local value = body[name]
     if value and not (type(value) == "table" and next(value) == nil) then
@@ -96,12 +79,43 @@ local function check_create(body)
   end
   -- A custom harness needs no key of ours, and what is not needed is not kept.
   config.agent_api_key = nil
+  if body.init_command == "" then
+    config.init_command = nil
+  end
+  config.env_vars = environment(server.variables:all(), body.env_vars or {})
+  config.ephemeral, config.ttl = body.ephemeral or nil, nil
+  if body.ephemeral then
+    config.expires_at = settings.expires_at(body.ttl)
+  elseif body.ttl then
+    refuse(400, "ttl goes with ephemeral: true")
+  end
   return config
 end
 
 local function create(server, request)
-  local row = server.boxes:create(check_create(request:json()))
+  local row = server.boxes:create(check_create(server, request:json()))
   request:answer(200, server.boxes:describe(row))
+end
+
+--- What the snapshot has, unless something else is asked for. An ephemeral box is ready when it is told of;
+--- another one is told of at the latest when SOON_MS have passed.
+local function create_from_snapshot(server, request)
+  local body = fields.check(request:json(), { snapshot_id = "string!" })
+  local snapshot = server.snapshots:get(body.snapshot_id)
+  local from, config = snapshot.config, check_create(server, body)
+  config.env_vars = environment(server.variables:all(), from.env_vars or {}, body.env_vars or {})
+  for name, value in pairs(from) do
+    if config[name] == nil and not (body.agent and OF_AGENT[name]) then
+      config[name] = value
+    end
+  end
+  local row, filling = server.boxes:create(config, server.snapshots:filler(snapshot))
+  if config.ephemeral then
+    filling:wait()
+  else
+    pcall(async.timeout, SOON_MS, filling.wait, filling)
+  end
+  request:answer(200, server.boxes:describe(server.boxes:get(row.id)))
 end
 
 local function list(server, request)
@@ -155,6 +169,7 @@ return {
   { "GET", "/lbox/hello", hello },
   { "POST", "/lbox/stop", stop },
   { "POST", "/v2/box", create },
+  { "POST", "/v2/box/from-snapshot", create_from_snapshot },
   { "GET", "/v2/box", list },
   { "DELETE", "/v2/box", delete_many },
 }

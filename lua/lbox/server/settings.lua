@@ -1,0 +1,132 @@
+--- What a box can be given, at its beginning or later: checks of each thing. What is wrong is answered with
+--- 400 and a sentence that names it, what there is not on local boxes with 501.
+local errors = require "lbox.errors"
+local fields = require "lbox.server.fields"
+
+local M = {}
+
+local MAX_LABELS, MAX_LABEL = 5, 20
+local MAX_SKILLS, MAX_SKILL = 50, 200
+local MAX_NAME = 100
+local MAX_INIT_COMMAND = 64 * 1024
+-- Of an ephemeral box, in seconds: three days.
+local MAX_TTL = 259200
+-- Linux takes no longer word in an environment, nor much more together with a command.
+local MAX_ENV_VALUE, MAX_ENV = 120 * 1024, 1024 * 1024
+
+--- Names that would change what runs rather than what it sees.
+M.BLOCKED_ENV = { PATH = true, HOME = true, LD_PRELOAD = true, LD_LIBRARY_PATH = true, NODE_OPTIONS = true }
+
+local function refuse(status, message)
+  errors.raise("api", message, { status_code = status })
+end
+
+--- The name of a box, a model or a snapshot.
+function M.name(name)
+  if #name > MAX_NAME or not name:match("^%w[%w._%-]*$") then
+    refuse(400, ("name %q: 1 to %d of A-Z a-z 0-9 . _ -, a letter or digit first"):format(name, MAX_NAME))
+  elseif fields.RESERVED[name] then
+    refuse(400, ("name %q: it stands for something else in URLs"):format(name))
+  end
+end
+
+function M.model(model)
+  if #model > MAX_NAME or model:find("%c") or not model:find("%S") then
+    refuse(400, ("model: 1 to %d characters"):format(MAX_NAME))
+  end
+end
+
+function M.label(label)
+  if #label > MAX_LABEL or not label:match("^[%w._:%-]+$") then
+    refuse(400, ("label %q: 1 to %d of A-Z a-z 0-9 . _ : -"):format(label, MAX_LABEL))
+  end
+end
+
+function M.labels(labels)
+  if #labels > MAX_LABELS then
+    refuse(400, ("at most %d labels, got %d"):format(MAX_LABELS, #labels))
+  end
+  for _, label in ipairs(labels) do
+    M.label(label)
+  end
+end
+
+local function check_skill(skill)
+  if #skill > MAX_SKILL or not skill:match("^[%w._%-]+/[%w._%-]+/[%w._%-]+$") then
+    refuse(400, ("skill %q: write owner/repo/skill"):format(skill))
+  end
+end
+
+function M.skills(skills)
+  if #skills > MAX_SKILLS then
+    refuse(400, ("at most %d skills, got %d"):format(MAX_SKILLS, #skills))
+  end
+  for _, skill in ipairs(skills) do
+    check_skill(skill)
+  end
+end
+
+--- Variables of an environment.
+---@param vars table<string, string>
+---@param what string  what to call them
+function M.env(vars, what)
+  local size = 0
+  for name, value in pairs(vars) do
+    if type(name) ~= "string" or not name:match("^[%a_][%w_]*$") then
+      refuse(400, ("%s: %q is not a variable name"):format(what, tostring(name)))
+    elseif type(value) ~= "string" or value:find("\0", 1, true) then
+      refuse(400, ("%s: the value of %s must be a string without NUL"):format(what, name))
+    end
+    size = size + #name + #value
+    if #value > MAX_ENV_VALUE or size > MAX_ENV then
+      refuse(400, ("%s: %s is too much: a value may have %d bytes, all together %d"):format(what, name,
+        MAX_ENV_VALUE, MAX_ENV))
+    end
+  end
+end
+
+function M.init_command(command)
+  if #command > MAX_INIT_COMMAND then
+    refuse(400, ("the init command has %d bytes: at most %d, or write it to a file and run that"):format(#command,
+      MAX_INIT_COMMAND))
+  end
+end
+
+---@param runner table
+function M.custom_runner(runner)
+  fields.check(runner, { command = "string!", args = "strings", protocol = "string" })
+  if not runner.command:find("%S") then
+    refuse(400, "the command of custom_runner must not be empty")
+  elseif runner.protocol and runner.protocol ~= "box-sse-v1" then
+    refuse(400, ("protocol %q: only \"box-sse-v1\" is known"):format(runner.protocol))
+  end
+end
+
+--- Local boxes keep to one policy, the strictest.
+---@param policy table
+function M.network_policy(policy)
+  local mode = fields.check(policy, { mode = "string" }).mode
+  if mode and mode ~= "deny-all" then
+    refuse(501, ("network_policy %q: local boxes have no network yet, so only \"deny-all\" can be kept"):format(mode))
+  end
+end
+
+--- When an ephemeral box of this time to live ends.
+---@param ttl number|nil
+---@return integer  Unix seconds
+function M.expires_at(ttl)
+  ttl = ttl or MAX_TTL
+  if ttl < 1 or ttl > MAX_TTL or ttl % 1 ~= 0 then
+    refuse(400, ("ttl %g: a whole number of seconds from 1 to %d"):format(ttl, MAX_TTL))
+  end
+  return os.time() + math.tointeger(ttl)
+end
+
+--- A part of the identity that git has in a box.
+function M.git_identity(value, name)
+  if value == "" or #value > MAX_NAME or value:find("[%c<>]") then
+    refuse(400, ("%s %q: 1 to %d characters, no < or > among them"):format(name, value, MAX_NAME))
+  end
+end
+
+return M
