@@ -12,6 +12,7 @@ local process = require "lbox.server.process"
 local M = {}
 
 local START_TIMEOUT_MS = 10000
+local FREEZE_TIMEOUT_MS = 10000
 -- After this long a sandbox that was told to end is killed.
 local END_TIMEOUT_MS = 1000
 local MAX_COMPLAINT = 4096
@@ -273,7 +274,7 @@ end
 --- Stops everything in the box. Until `thaw` or its end nothing is started and no file begun in it.
 function Sandbox:freeze()
   self.frozen = self.frozen or {}
-  local code = self.link:ask(init_link.FREEZE, "")
+  local code = async.timeout(FREEZE_TIMEOUT_MS, self.link.ask, self.link, init_link.FREEZE, "")
   if code ~= 0 then
     local why, name = posix.strerror(code)
     fail("the processes of the box cannot be stopped: " .. why, { errno = name })

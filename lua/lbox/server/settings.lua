@@ -2,6 +2,7 @@
 --- 400 and a sentence that names it, what there is not on local boxes with 501.
 local errors = require "lbox.errors"
 local fields = require "lbox.server.fields"
+local runtimes = require "lbox.server.runtimes"
 
 local M = {}
 
@@ -122,11 +123,16 @@ function M.expires_at(ttl)
   return os.time() + math.tointeger(ttl)
 end
 
---- A part of the identity that git has in a box.
-function M.git_identity(value, name)
-  if value == "" or #value > MAX_NAME or value:find("[%c<>]") then
-    refuse(400, ("%s %q: 1 to %d characters, no < or > among them"):format(name, value, MAX_NAME))
+--- Who commits in a box; that takes a git.
+---@param given { git_user_name: string|nil, git_user_email: string|nil }
+function M.git_identity(given)
+  for _, name in ipairs { "git_user_name", "git_user_email" } do
+    local value = given[name]
+    if value and (#value > MAX_NAME or value:find("[%c<>]") or not value:find("%S")) then
+      refuse(400, ("%s %q: 1 to %d characters, no < or > among them"):format(name, value, MAX_NAME))
+    end
   end
+  runtimes.need("git", "git")
 end
 
 return M

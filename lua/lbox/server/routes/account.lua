@@ -4,6 +4,7 @@ local core = require "lbox.core"
 local errors = require "lbox.errors"
 local fields = require "lbox.server.fields"
 local git = require "lbox.server.git"
+local git_identity = require "lbox.server.git_identity"
 local json = require "lbox.json"
 local posix = require "lbox.server.posix"
 local runtimes = require "lbox.server.runtimes"
@@ -16,8 +17,7 @@ local SOON_MS = 1000
 
 -- What a create may ask for and this version does not do. Taken in silence it would be a lie.
 local NOT_YET = {
-  attach_headers = "attach_headers", browser = "browser",
-  git_user_name = "git", git_user_email = "git", mcp_servers = "mcp_servers",
+  attach_headers = "attach_headers", browser = "browser", mcp_servers = "mcp_servers",
 }
 
 local CREATE = {
@@ -25,6 +25,7 @@ local CREATE = {
   model = "string", agent = "string", agent_api_key = "string", custom_runner = "object",
   runtime = "string", browser = "boolean", env_vars = "object", network_policy = "object",
   skills = "strings", ephemeral = "boolean", ttl = "number", github_token = "string",
+  git_user_name = "string", git_user_email = "string",
 }
 
 local function refuse(status, message)
@@ -50,6 +51,9 @@ local function check_create(server, body)
   settings.skills(body.skills or {})
   settings.init_command(body.init_command or "")
   settings.env(body.env_vars or {}, "env_vars")
+  if body.git_user_name or body.git_user_email then
+    settings.git_identity(body)
+  end
   if body.name then
     settings.name(body.name)
   end
@@ -92,8 +96,21 @@ local function check_create(server, body)
   return config
 end
 
+--- A box that was to have an identity for git and could not get it is none.
+local function set_git_identity(server, row, body)
+  if body.git_user_name or body.git_user_email then
+    local ok, err = pcall(git_identity.set, server, row, body)
+    if not ok then
+      pcall(server.boxes.delete, server.boxes, row)
+      error(err, 0)
+    end
+  end
+end
+
 local function create(server, request)
-  local row = server.boxes:create(check_create(server, request:json()))
+  local body = request:json()
+  local row = server.boxes:create(check_create(server, body))
+  set_git_identity(server, row, body)
   request:answer(200, server.boxes:describe(row))
 end
 
@@ -115,6 +132,7 @@ local function create_from_snapshot(server, request)
   else
     pcall(async.timeout, SOON_MS, filling.wait, filling)
   end
+  set_git_identity(server, row, body)
   request:answer(200, server.boxes:describe(server.boxes:get(row.id)))
 end
 

@@ -1,12 +1,9 @@
 --- What a box was given, changed later (box-api.md §1.3).
 local errors = require "lbox.errors"
 local fields = require "lbox.server.fields"
+local git_identity = require "lbox.server.git_identity"
 local json = require "lbox.json"
-local runtimes = require "lbox.server.runtimes"
 local settings = require "lbox.server.settings"
-
--- Who commits in a box when nobody was named.
-local GIT_NAME, GIT_EMAIL = "Upstash Box", "box@upstash.com"
 
 local function refuse(status, message)
   errors.raise("api", message, { status_code = status })
@@ -132,40 +129,11 @@ end
 
 -- --------------------------------------------------------------------------------------------- git
 
---- Sets it for all repositories of the box, as `git config --global` does.
-local function configure_git(server, row, box, key, value)
-  local process = box:spawn { argv = { "git", "config", "--global", key, value }, cwd = "/workspace/home",
-    env = server.boxes.environment(row), merge = true }
-  local said = ""
-  for _, bytes in process.read, process do
-    said = (said .. bytes):sub(-1000)
-  end
-  if process.result.stopped then
-    refuse(500, "the box was stopped while git was configured")
-  elseif process.result.exit_code ~= 0 then
-    refuse(500, ("git config --global %s: %s"):format(key, process.result.not_started and process:refusal()
-      or said:match("([^\n]+)%s*$") or "it failed"))
-  end
-end
-
 local function set_git(server, request, params)
   local row = server.boxes:get(params.id)
   local body = fields.check(request:json(), { git_user_name = "string", git_user_email = "string" })
-  for name, value in pairs { git_user_name = body.git_user_name, git_user_email = body.git_user_email } do
-    settings.git_identity(value, name)
-  end
-  runtimes.need("git", "git")
-  local config = row.config
-  local user = body.git_user_name or config.git_user_name or GIT_NAME
-  local email = body.git_user_email or config.git_user_email or GIT_EMAIL
-  server.boxes:working(row, function(box)
-    configure_git(server, row, box, "user.name", user)
-    configure_git(server, row, box, "user.email", email)
-  end)
-  server.boxes:configure(row, function(now)
-    now.git_user_name, now.git_user_email = user, email
-  end)
-  request:answer(200, { git_user_name = user, git_user_email = email })
+  settings.git_identity(body)
+  request:answer(200, git_identity.set(server, row, body))
 end
 
 return {
