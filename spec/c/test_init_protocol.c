@@ -89,6 +89,12 @@ static void whole_requests(void)
   CHECK_INT(r.number, 8080);
   CHECK_INT(r.six, 1);
   free(bytes);
+
+  b = start(LBOX_INIT_FREEZE, 11);
+  bytes = parse(&b, b.n, &r, &code);
+  CHECK_INT(code, 0);
+  CHECK_INT(r.op, LBOX_INIT_FREEZE);
+  free(bytes);
 }
 
 static int code_of(const struct built *b)
@@ -127,6 +133,10 @@ static void wrong_requests(void)
 
   b = start(LBOX_INIT_CONNECT, 1); /* no such port */
   put_u32(&b, 65536);
+  put_u32(&b, 0);
+  CHECK_INT(code_of(&b), EINVAL);
+
+  b = start(LBOX_INIT_THAW, 1); /* a field where there is none */
   put_u32(&b, 0);
   CHECK_INT(code_of(&b), EINVAL);
 

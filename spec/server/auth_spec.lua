@@ -81,7 +81,7 @@ describe("the server's door", function()
       assert.not_matches("table: 0x", body)
     end
     assert.are.equal(501, (ask(keyed("-X POST -d '{\"agent\":\"claude-code\",\"model\":\"m\"}'"))))
-    status, body = ask(keyed("-X POST"), "/v2/box/x/snapshots")
+    status, body = ask(keyed("-X POST"), "/v2/box/x/browser")
     assert.are.equal(501, status)
     assert.matches("not available on local boxes", body)
   end)
