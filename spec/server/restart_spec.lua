@@ -68,13 +68,14 @@ describe("a database of the first version", function()
     server:kill()
     local db = sqlite.open(server.dir .. "/data/lbox.db")
     db:exec("DROP TABLE previews; DROP TABLE schedules; ALTER TABLE runs DROP COLUMN schedule_id; "
-      .. "PRAGMA user_version=1;")
+      .. "DROP VIEW uids; DROP TABLE snapshots; DROP TABLE variables; PRAGMA user_version=1;")
     db:close()
     local again = support.start { dir = server.dir }
     local back = lbox.Box.get_by_name("old", again:client())
     assert.are.equal("kept\n", back.files:read("kept.txt"))
     assert.are.equal("sh -c echo kept > kept.txt", back:list_runs()[1].prompt)
     assert.are.equal(0, #back.schedule:list())
+    assert.are.equal(0, #back:list_snapshots())
     back.schedule:exec { cron = "0 0 * * *", command = "true" }
     again:stop()
     os.remove(server.log)
