@@ -199,6 +199,18 @@ describe("a server", function()
     for _, box in ipairs { idle, kept } do
       box.exec:command("sleep 1000 & :")
     end
+    local asked = Box.create(server:client())
+    asked.files:write { path = "slow.py", content = [[
+import socket, time
+s = socket.create_server(('127.0.0.1', 3000))
+open('ready', 'w').close()
+c, _ = s.accept()
+c.recv(1000)
+time.sleep(3)
+c.sendall(b'HTTP/1.1 200 OK\r\nContent-Length: 4\r\nConnection: close\r\n\r\nslow')
+]] }
+    asked.exec:command("nohup python3 slow.py & while ! test -e ready; do sleep 0.02; done")
+    os.execute(("curl -s %s >%s/slow 2>&1 &"):format(asked:get_public_url(3000).url, server.dir))
     local stream = busy.exec:stream("sleep 3; echo done")
     eventually("the idle box is paused", function() return idle:get_status().status == "paused" end)
     assert.is_truthy(server:said():find("the box " .. idle.id .. " was idle and is paused", 1, true))
@@ -207,6 +219,7 @@ describe("a server", function()
     assert.matches("sleep 1000", kept.exec:command("cat /proc/[0-9]*/cmdline | tr '\\0' ' '").result)
     assert.are.equal("running", busy:get_status().status)
     assert.are.equal("done\n", read(stream))
+    eventually("the answer is there", function() return support.sh("cat " .. server.dir .. "/slow") == "slow" end)
     eventually("the box is paused that was at work", function() return busy:get_status().status == "paused" end)
     assert.are.equal("x\n", idle.exec:command("echo x").result)
     server:stop()

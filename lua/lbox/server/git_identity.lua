@@ -5,25 +5,27 @@ local M = {}
 
 -- When nobody was named.
 local NAME, EMAIL = "Upstash Box", "box@upstash.com"
-local SAID_KEPT = 1000
+local MAX_OUTPUT = 64 * 1024
 
 local function fail(message)
   errors.raise("api", message, { status_code = 500 })
 end
 
 local function configure(server, row, box, key, value)
-  local process = box:spawn { argv = { "git", "config", "--global", key, value }, cwd = "/", merge = true,
+  local process = box:spawn { argv = { "git", "config", "--global", key, value }, cwd = "/",
     env = server.boxes.environment(row) }
-  local said = ""
-  for _, bytes in process.read, process do
-    said = (said .. bytes):sub(-SAID_KEPT)
+  local outputs = process:collect(MAX_OUTPUT)
+  if not outputs then
+    process:kill()
+    process:close()
+    fail("git config wrote more than it should")
   end
   local result = process.result
   if result.stopped then
     fail("the box was stopped while git was configured")
   elseif result.exit_code ~= 0 then
     fail(("git config --global %s: %s"):format(key, result.not_started and process:refusal()
-      or said:match("([^\n]+)%s*$") or "exit code " .. result.exit_code))
+      or outputs.stderr:match("([^\n]+)%s*$") or "exit code " .. result.exit_code))
   end
 end
 

@@ -52,12 +52,15 @@ local function is_idle(live, since)
   return live.active == 0 and not live.held and live.sandbox and not live.sandbox.closed and live.used_at <= since
 end
 
---- Work is what came by way of the API: what runs on in the background does not keep a box.
+--- Work is what came by way of the API or of a public URL: what runs on in the background does not keep a
+--- box.
 local function pause_idle(server, idle_ms)
   local boxes = server.boxes
   for id, live in pairs(boxes.live) do
     local row = is_idle(live, async.now() - idle_ms) and server.store:box(id)
-    if row and not row.config.keep_alive then
+    if row and server.public_urls:in_use(id) then
+      live.used_at = async.now()
+    elseif row and not row.config.keep_alive then
       server.scope:spawn(function()
         local ok, err = pcall(boxes.pause, boxes, row, true)
         if ok then
