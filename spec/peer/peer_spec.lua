@@ -73,6 +73,23 @@ describe("@upstash/box against lbox serve", function()
     assert.are.same({ refused = 401, allowed = 200, listing = true, listed = { true } }, found["public URL"])
   end)
 
+  it("pauses, resumes and runs an init command at each start", function()
+    assert.are.same({ asleep = "paused", awake = "idle", init = "echo began >> began",
+      began = "began\n" }, found.lifecycle)
+    assert.are.same({ "other", "" }, found["init command"])
+  end)
+
+  it("takes snapshots, and makes boxes of them", function()
+    assert.are.same({ status = "ready", listed = { true }, env = "yes more\nblob.bin\n", agent = "prompt: copied",
+      short = "blob.bin\n", lives = true }, found.snapshot)
+    assert.are.equal(0, found["no snapshots"])
+  end)
+
+  it("changes what a box was given", function()
+    assert.are.same({ labels = { "peer:ts", "second" }, left = { "second" }, skills = { "owner/repo/skill" },
+      removed = {}, env = { EVERYWHERE = "********" } }, found.settings)
+  end)
+
   it("is refused with a wrong key", function()
     assert.are.equal(401, found["wrong key"])
   end)

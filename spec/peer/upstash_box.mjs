@@ -2,7 +2,7 @@
 // exits 0 only when all were gathered; the spec beside this file judges them.
 import { webcrypto } from "node:crypto";
 
-import { Agent, Box } from "@upstash/box";
+import { Agent, Box, EphemeralBox } from "@upstash/box";
 
 // Node 18 has it, but not as a global, where the SDK looks for it.
 globalThis.crypto ??= webcrypto;
@@ -112,6 +112,46 @@ say("public URL", {
   listed: list.publicURLs.map((each) => each.url === open.url),
 });
 await box.deletePublicURL(8000);
+
+await Box.setEnv("EVERYWHERE", "yes", { baseUrl, apiKey });
+const kept = await Box.create({ baseUrl, apiKey, keepAlive: true, initCommand: "echo began >> began" });
+await box.pause();
+const asleep = (await box.getStatus()).status;
+await box.resume();
+const awake = (await box.getStatus()).status;
+say("lifecycle", {
+  asleep,
+  awake,
+  init: await kept.getInitCommand(),
+  began: (await kept.exec.command("while ! test -s began; do sleep 0.02; done; cat began")).stdout,
+});
+await kept.setInitCommand("other");
+say("init command", [await kept.getInitCommand(), (await kept.deleteInitCommand(), await kept.getInitCommand())]);
+await kept.delete();
+const snapshot = await box.snapshot({ name: "as it is" });
+const copy = await Box.fromSnapshot(snapshot.id, { baseUrl, apiKey, name: "copy", env: { MORE: "more" } });
+const short = await EphemeralBox.fromSnapshot(snapshot.id, { baseUrl, apiKey, ttl: 60 });
+say("snapshot", {
+  status: snapshot.status,
+  listed: (await box.listSnapshots()).map((each) => each.id === snapshot.id),
+  env: (await copy.exec.command("echo $EVERYWHERE $MORE; ls dir")).stdout,
+  agent: (await copy.agent.run({ prompt: "copied" })).result,
+  short: (await short.exec.command("ls dir")).stdout,
+  lives: short.expiresAt - Math.floor(Date.now() / 1000) > 50,
+});
+await short.delete();
+await copy.delete();
+say("settings", {
+  labels: await box.labels.add("second"),
+  left: await box.labels.remove("peer:ts"),
+  skills: (await box.skills.add("owner/repo/skill"), await box.skills.list()),
+  removed: (await box.skills.remove("owner/repo/skill"), await box.skills.list()),
+  env: await Box.listEnv({ baseUrl, apiKey }),
+});
+await box.configureModel("another");
+await box.updateNetworkPolicy({ mode: "deny-all" });
+await Box.deleteSnapshots({ baseUrl, apiKey, snapshotIds: [snapshot.id] });
+say("no snapshots", (await box.listSnapshots()).length);
 
 const missing = await box.files.read("no/such/file").catch((error) => ({ message: error.message, status: error.statusCode }));
 say("missing file", missing);

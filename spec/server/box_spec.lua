@@ -208,7 +208,7 @@ time.sleep(60)]] }
       [{ runtime = "cobol" }] = "400: no runtime \"cobol\": golang, node, python, ruby, rust",
       [{ runtime = "node-alpine" }] = "422: the runtime \"node%-alpine\".*use \"node\"",
       [{ init_command = ("x"):rep(65537) }] = "400: the init command has 65537 bytes: at most 65536",
-      [{ skills = { "a/b" } }] = "400: skill \"a/b\": write owner/repo/skill",
+      [{ skills = { "ab" } }] = "400: skill \"ab\": write owner/repo/skill",
       [{ browser = true }] = "501: browser is not available",
       [{ network_policy = { mode = "allow-all" } }] = "501: .*no network yet.*deny%-all",
     } do

@@ -52,9 +52,11 @@ function M.labels(labels)
   end
 end
 
+--- One skill, or all of a repository.
 local function check_skill(skill)
-  if #skill > MAX_SKILL or not skill:match("^[%w._%-]+/[%w._%-]+/[%w._%-]+$") then
-    refuse(400, ("skill %q: write owner/repo/skill"):format(skill))
+  local repository, name = skill:match("^([%w._%-]+/[%w._%-]+)(.*)$")
+  if #skill > MAX_SKILL or not repository or not (name == "" or name:match("^/[%w._%-]+$")) then
+    refuse(400, ("skill %q: write owner/repo/skill, or owner/repo"):format(skill))
   end
 end
 

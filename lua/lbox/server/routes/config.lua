@@ -117,7 +117,7 @@ local function add_skill(server, request, params)
 end
 
 local function remove_skill(server, request, params)
-  local skill = ("%s/%s/%s"):format(params.owner, params.repo, params.skill)
+  local skill = params.owner .. "/" .. params.repo .. (params.skill and "/" .. params.skill or "")
   change_list(server, server.boxes:get(params.id), "skills", skill, function(list, at)
     if not at then
       refuse(404, ("the box has no skill %q"):format(skill))
@@ -148,5 +148,6 @@ return {
   { "POST", "/v2/box/{id}/config/labels", add_label },
   { "DELETE", "/v2/box/{id}/config/labels/{label}", remove_label },
   { "POST", "/v2/box/{id}/config/skills", add_skill },
+  { "DELETE", "/v2/box/{id}/config/skills/{owner}/{repo}", remove_skill },
   { "DELETE", "/v2/box/{id}/config/skills/{owner}/{repo}/{skill}", remove_skill },
 }
