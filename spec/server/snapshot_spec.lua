@@ -256,6 +256,27 @@ while True:
       box = Box.create(server:client { env = { GREETING = "hello" } })
     end)
 
+    it("that is deleted while a box is made of it is enough for that box", function()
+      box.exec:command("head -c 600000000 /dev/zero | tr '\\0' 'x' > bulk")
+      local snapshot = box:snapshot { name = "soon gone" }
+      hold_next_copy("snapshots")
+      local _, answer = server:ask("POST", "/v2/box/from-snapshot", '{"snapshot_id":"' .. snapshot.id .. '"}')
+      local id = json.decode(answer).id
+      assert.are.equal("creating", Box.get(id, server:client()).status)
+      box:delete_snapshot(snapshot.id)
+      assert.are.same({}, box:list_snapshots())
+      support.sh("pkill -CONT -f '[l]box-init copy " .. server.dir .. "'")
+      -- Who has work for it waits until it is made.
+      local code
+      code, answer = server:ask("POST", "/v2/box/" .. id .. "/exec", '{"command":["stat","-c","%s","bulk"]}')
+      assert.are.equal(200, code)
+      assert.are.equal("600000000\n", json.decode(answer).output)
+      eventually("the snapshot is gone", function()
+        return support.sh("ls -A " .. server.dir .. "/data/snapshots") == ""
+      end)
+      assert.are.equal(200, (server:ask("DELETE", "/v2/box/" .. id)))
+    end)
+
     it("leaves nothing half done, stopped or running behind a server that is killed", function()
       box.exec:command("head -c 600000000 /dev/zero | tr '\\0' 'x' > bulk")
       local done = box:snapshot { name = "done" }

@@ -139,12 +139,7 @@ end
 
 -- ----------------------------------------------------------------------------------------- leaving
 
-local function remove_files(self, id)
-  self.trees:discard(id)
-  self.trees:remove(id)
-end
-
---- Deletes a snapshot. Boxes that are just made of it are made.
+--- Deletes a snapshot. Boxes that are just made of it are made, and its files are there until then.
 function Snapshots:delete(snapshot)
   local id = snapshot.id
   local job = self.jobs[id]
@@ -152,9 +147,7 @@ function Snapshots:delete(snapshot)
     job:cancel("the snapshot is deleted")
     job:wait()
   end
-  if not self.uses[id] then
-    self.trees:discard(id)
-  end
+  self.trees:discard(id)
   self.store:write("DELETE FROM snapshots WHERE id = ?", id)
   if not self.uses[id] then
     self.trees:remove(id)
@@ -174,7 +167,7 @@ function Snapshots:filler(snapshot)
     local ok, err = pcall(sandbox.copy_root, self.trees:root(id), root, uid, self.server.data.bin)
     uses[id] = uses[id] > 1 and uses[id] - 1 or nil
     if not uses[id] and not self.store:rows(COLUMNS .. "WHERE id = ?", id)[1] then
-      remove_files(self, id)
+      self.trees:remove(id)
     end
     if not ok then
       error(err, 0)
@@ -192,7 +185,8 @@ function Snapshots:sweep()
     then
       snapshot.status, snapshot.size_bytes = "error", 0
       record(self, snapshot)
-      remove_files(self, id)
+      self.trees:discard(id)
+      self.trees:remove(id)
     elseif snapshot.status == "ready" and not there then
       self.store:write("DELETE FROM snapshots WHERE id = ?", id)
     end
