@@ -16,6 +16,7 @@ int lbox__done(lua_State *L, int result);
 int lbox__push_fd(lua_State *L, int fd);
 
 int lbox__l_accept(lua_State *L);
+int lbox__l_connect(lua_State *L);
 int lbox__l_listen(lua_State *L);
 int lbox__l_recv(lua_State *L);
 int lbox__l_reset(lua_State *L);

@@ -142,34 +142,68 @@ static int listen_unix(lua_State *L, const char *path)
   return lbox__fail(L);
 }
 
-/* listen{ unix = path } or { host = numeric IPv4 or IPv6, port = n } -> fd, port */
-int lbox__l_listen(lua_State *L)
+union address {
+  struct sockaddr any;
+  struct sockaddr_in v4;
+  struct sockaddr_in6 v6;
+};
+
+/* Reads { host = numeric IPv4 or IPv6, port = n } at index 1. Returns the length of the address; 0:
+   the host is no address. */
+static socklen_t check_address(lua_State *L, union address *out)
 {
   luaL_checktype(L, 1, LUA_TTABLE);
-  if (lua_getfield(L, 1, "unix") != LUA_TNIL)
-    return listen_unix(L, luaL_checkstring(L, -1));
   lua_getfield(L, 1, "host");
   const char *host = luaL_checkstring(L, -1);
   lua_getfield(L, 1, "port");
   lua_Integer port = luaL_checkinteger(L, -1);
   luaL_argcheck(L, port >= 0 && port <= 65535, 1, "port must be 0 to 65535");
-  union {
-    struct sockaddr any;
-    struct sockaddr_in v4;
-    struct sockaddr_in6 v6;
-  } address = {0};
-  socklen_t len = sizeof address.v4;
-  if (inet_pton(AF_INET, host, &address.v4.sin_addr) == 1) {
-    address.v4.sin_family = AF_INET;
-    address.v4.sin_port = htons((uint16_t)port);
-  } else if (inet_pton(AF_INET6, host, &address.v6.sin6_addr) == 1) {
-    address.v6.sin6_family = AF_INET6;
-    address.v6.sin6_port = htons((uint16_t)port);
-    len = sizeof address.v6;
-  } else {
-    errno = EADDRNOTAVAIL;
+  memset(out, 0, sizeof *out);
+  if (inet_pton(AF_INET, host, &out->v4.sin_addr) == 1) {
+    out->v4.sin_family = AF_INET;
+    out->v4.sin_port = htons((uint16_t)port);
+    return sizeof out->v4;
+  } else if (inet_pton(AF_INET6, host, &out->v6.sin6_addr) == 1) {
+    out->v6.sin6_family = AF_INET6;
+    out->v6.sin6_port = htons((uint16_t)port);
+    return sizeof out->v6;
+  }
+  errno = EADDRNOTAVAIL;
+  return 0;
+}
+
+/* connect{ host = numeric IPv4 or IPv6, port = n } -> fd, non-blocking, which may still be
+   connecting: it can be written to when it no longer is, and socket_error tells how it went */
+int lbox__l_connect(lua_State *L)
+{
+  union address address;
+  socklen_t len = check_address(L, &address);
+  int one = 1;
+  if (len == 0)
+    return lbox__fail(L);
+  int fd = socket(address.any.sa_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+  if (fd < 0)
+    return lbox__fail(L);
+  setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
+  if (connect(fd, &address.any, len) != 0 && errno != EINPROGRESS) {
+    int code = errno;
+    close(fd);
+    errno = code;
     return lbox__fail(L);
   }
+  return lbox__push_fd(L, fd);
+}
+
+/* listen{ unix = path } or { host = numeric IPv4 or IPv6, port = n } -> fd, port */
+int lbox__l_listen(lua_State *L)
+{
+  union address address;
+  luaL_checktype(L, 1, LUA_TTABLE);
+  if (lua_getfield(L, 1, "unix") != LUA_TNIL)
+    return listen_unix(L, luaL_checkstring(L, -1));
+  socklen_t len = check_address(L, &address);
+  if (len == 0)
+    return lbox__fail(L);
   int fd = socket(address.any.sa_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
   int one = 1;
   if (fd < 0)

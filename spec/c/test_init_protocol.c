@@ -95,6 +95,13 @@ static void whole_requests(void)
   CHECK_INT(code, 0);
   CHECK_INT(r.op, LBOX_INIT_FREEZE);
   free(bytes);
+
+  b = start(LBOX_INIT_LISTEN, 11);
+  put_u32(&b, 3128);
+  bytes = parse(&b, b.n, &r, &code);
+  CHECK_INT(code, 0);
+  CHECK_INT(r.number, 3128);
+  free(bytes);
 }
 
 static int code_of(const struct built *b)
@@ -137,6 +144,10 @@ static void wrong_requests(void)
   CHECK_INT(code_of(&b), EINVAL);
 
   b = start(LBOX_INIT_THAW, 1); /* a field where there is none */
+  put_u32(&b, 0);
+  CHECK_INT(code_of(&b), EINVAL);
+
+  b = start(LBOX_INIT_LISTEN, 1); /* no port */
   put_u32(&b, 0);
   CHECK_INT(code_of(&b), EINVAL);
 

@@ -209,6 +209,23 @@ static int connect_to(uint32_t port, bool six, struct answer *a)
   return 0;
 }
 
+static int listen_on(uint32_t port, struct answer *a)
+{
+  struct sockaddr_in address = {.sin_family = AF_INET,
+                                .sin_port = htons((uint16_t)port),
+                                .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+  int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+  if (fd < 0)
+    return errno;
+  if (bind(fd, (struct sockaddr *)&address, sizeof address) != 0 || listen(fd, SOMAXCONN) != 0) {
+    int code = errno;
+    close(fd);
+    return code;
+  }
+  a->fd = fd;
+  return 0;
+}
+
 static int handle(const struct lbox_request *r, struct passed *p, struct answer *a)
 {
   switch (r->op) {
@@ -243,6 +260,8 @@ static int handle(const struct lbox_request *r, struct passed *p, struct answer 
   case LBOX_INIT_THAW:
     lbox_thaw();
     return 0;
+  case LBOX_INIT_LISTEN:
+    return listen_on(r->number, a);
   default:
     return ENOSYS;
   }

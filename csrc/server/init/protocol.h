@@ -23,6 +23,7 @@
 **   CONNECT  u32 port, u32 six                                     a TCP socket
 **   FREEZE   -                                                     -
 **   THAW     -                                                     -
+**   LISTEN   u32 port                                              a listening TCP socket
 **
 ** SPAWN: the descriptors are the command, its stdin, stdout and stderr, and one for its status.
 ** What to run lies in an anonymous file: string cwd, u32 argc, argv…, u32 envc, env….
@@ -35,6 +36,7 @@
 ** be connecting.
 ** FREEZE: every process of the box but lbox-init is stopped until THAW. What is killed meanwhile
 ** ends all the same.
+** LISTEN: on 127.0.0.1 in the box. Who has the socket accepts, wherever he is.
 ** Types: 0 file, 1 directory, 2 symlink, 3 other.
 **
 ** The keeper of a command writes struct lbox_status to the status descriptor: first STARTED, when
@@ -72,7 +74,8 @@ enum lbox_init_op {
   LBOX_INIT_REMOVE,
   LBOX_INIT_CONNECT,
   LBOX_INIT_FREEZE,
-  LBOX_INIT_THAW
+  LBOX_INIT_THAW,
+  LBOX_INIT_LISTEN
 };
 
 enum lbox_status_kind {

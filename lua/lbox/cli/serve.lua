@@ -3,6 +3,7 @@
 local argparse = require "argparse"
 local async = require "lbox.async"
 local errors = require "lbox.errors"
+local host_ports = require "lbox.server.host_ports"
 local local_server = require "lbox.local_server"
 local paths = require "lbox.paths"
 local posix = require "lbox.server.posix"
@@ -36,6 +37,8 @@ local function parser()
   p:option("--listen", "TCP address to serve, besides the Unix socket"):argname("HOST:PORT")
   p:option("--idle-pause", "pause a box after so long without work in it; 0: never (default: 1800)")
     :convert(seconds):argname("SECONDS")
+  p:option("--host-port", "a port of this machine that boxes reach at 127.0.0.1 (a local model, say)")
+    :convert(host_ports.port):argname("PORT"):count("*")
   p:flag("--print-env", "print export lines for the official SDKs")
   p:flag("--detach", "start it in the background unless it runs, print its socket, and return")
   p:flag("--on-demand", "end half a minute after the last client left"):hidden(true)
@@ -80,6 +83,7 @@ local function serve(args)
     listen = listen,
     on_demand = args.on_demand,
     idle_pause = args.idle_pause or IDLE_S,
+    host_ports = args.host_port,
     log = function(line) say(line) end,
     ready = function(info)
       if args.print_env then

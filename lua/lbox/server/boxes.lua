@@ -1,6 +1,7 @@
 --- Boxes: their rows, their directories and, while something works in them, their sandboxes.
 local async = require "lbox.async"
 local errors = require "lbox.errors"
+local host_ports = require "lbox.server.host_ports"
 local ids = require "lbox.server.ids"
 local json = require "lbox.json"
 local Job = require "lbox.server.job"
@@ -200,6 +201,11 @@ local function start(self, row, live)
     etc = self.data.etc,
     bin = self.data.bin,
   }
+  local ok, err = pcall(host_ports.open, live.sandbox, self.server.host_ports, self.server.scope, self.server.log)
+  if not ok then
+    live.sandbox:close()
+    error(err, 0)
+  end
   live.used_at = async.now()
   self.server.scope:spawn(function() live.sandbox:run() end)
   usable(self, row) -- else whoever deletes it ends the sandbox

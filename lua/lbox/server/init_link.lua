@@ -20,7 +20,7 @@ local RETRY_MS = 50
 
 M.SPAWN, M.KILL, M.DISCARD, M.OPEN, M.CREATE, M.COMMIT = 1, 2, 3, 4, 5, 6
 M.ABANDON, M.STAT, M.LIST, M.MKDIR, M.RENAME, M.REMOVE, M.CONNECT = 7, 8, 9, 10, 11, 12, 13
-M.FREEZE, M.THAW = 14, 15
+M.FREEZE, M.THAW, M.LISTEN = 14, 15, 16
 
 -- What an answer holds: a format of string.unpack, its size, and how many descriptors.
 local ANSWERS = {
@@ -30,6 +30,7 @@ local ANSWERS = {
   [M.STAT] = { "=I1I8i8I8I4", 29, 0 },
   [M.LIST] = { "", 0, 1 },
   [M.CONNECT] = { "", 0, 1 },
+  [M.LISTEN] = { "", 0, 1 },
 }
 local NOTHING = { "", 0, 0 }
 local FAILED = { "", 0, 0 }

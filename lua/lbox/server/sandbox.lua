@@ -8,6 +8,7 @@ local errors = require "lbox.errors"
 local init_link = require "lbox.server.init_link"
 local posix = require "lbox.server.posix"
 local process = require "lbox.server.process"
+local sockets = require "lbox.server.socket"
 
 local M = {}
 
@@ -313,24 +314,6 @@ end
 
 local CONNECT_TIMEOUT_MS = 5000
 
---- Waits until a socket that came out of a box is connected; it could be anything.
-local function connected(fd)
-  local is_socket, _, wrong = posix.socket_error(fd)
-  if not is_socket then
-    return nil, wrong
-  end
-  posix.set_nonblock(fd)
-  local watched = async.fd(fd)
-  local ok, err = pcall(async.timeout, CONNECT_TIMEOUT_MS, watched.wait, watched, "w")
-  watched:close()
-  if not ok and not errors.is(err, "timeout") then
-    posix.close(fd)
-    error(err, 0)
-  end
-  local well, _, name = posix.socket_error(fd)
-  return ok and well, ok and name or "ETIMEDOUT"
-end
-
 --- A connection to a port of the box's own loopback: the caller's descriptor, or nil and the name of an
 --- errno.
 ---@param port integer
@@ -341,16 +324,37 @@ function Sandbox:connect(port)
     local code, fd = self.link:ask(init_link.CONNECT, string.pack("=I4I4", port, six))
     local name = code ~= 0 and select(2, posix.strerror(code)) or nil
     if code == 0 then
-      local ok
-      ok, name = connected(fd)
-      if ok then
+      local ok, connected
+      ok, connected, name = pcall(sockets.connected, fd, CONNECT_TIMEOUT_MS)
+      if ok and connected then
         return fd
       end
       posix.close(fd)
+      if not ok then
+        error(connected, 0)
+      end
     end
     refused = refused or name
   end
   return nil, refused
+end
+
+--- A socket that listens on a port of the box's loopback: the caller's descriptor, non-blocking.
+---@param port integer
+---@return integer fd
+function Sandbox:listen(port)
+  local code, fd = self.link:ask(init_link.LISTEN, string.pack("=I4", port))
+  if code ~= 0 then
+    local why, name = posix.strerror(code)
+    fail(("port %d of the box: %s"):format(port, why), { errno = name })
+  end
+  local is_socket, why, name = posix.socket_error(fd)
+  if not is_socket then
+    posix.close(fd)
+    fail(("port %d of the box: %s"):format(port, why), { errno = name })
+  end
+  posix.set_nonblock(fd)
+  return fd
 end
 
 -- ----------------------------------------------------------------------------------------- files

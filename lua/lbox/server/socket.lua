@@ -20,6 +20,30 @@ function M.new(fd)
   return setmetatable({ fd = fd, watched = async.fd(fd), buffer = "" }, Socket)
 end
 
+--- Waits until a socket that is connecting is connected, and makes it non-blocking. Whatever comes of it, the
+--- descriptor stays the caller's, and it may be any descriptor.
+---@param fd integer
+---@param ms number  how long it may take
+---@return boolean|nil
+---@return string|nil errno  why it is not
+function M.connected(fd, ms)
+  local is_socket, _, wrong = posix.socket_error(fd)
+  if not is_socket then
+    return nil, wrong
+  end
+  posix.set_nonblock(fd)
+  local watched = async.fd(fd)
+  local ok, err = pcall(async.timeout, ms, watched.wait, watched, "w")
+  watched:close()
+  if ok then
+    local well, _, name = posix.socket_error(fd)
+    return well, name
+  elseif errors.is(err, "timeout") then
+    return nil, "ETIMEDOUT"
+  end
+  error(err, 0)
+end
+
 local function fail(why)
   errors.raise("network", "the connection broke: " .. tostring(why))
 end
