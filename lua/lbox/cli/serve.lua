@@ -20,7 +20,7 @@ local FAILED = 125
 
 -- What the server started in the background gets of the environment: nothing that holds a secret,
 -- and nothing of the directory or session it was started from.
-local KEPT_ENVIRONMENT = { "HOME", "LANG", "LOGNAME", "PATH", "USER", "XDG_DATA_HOME" }
+local KEPT_ENVIRONMENT = { "HOME", "LANG", "LBOX_AGENTS", "LOGNAME", "PATH", "USER", "XDG_DATA_HOME" }
 
 local function seconds(text)
   local value = tonumber(text)
@@ -37,6 +37,7 @@ local function parser()
   p:option("--listen", "TCP address to serve, besides the Unix socket"):argname("HOST:PORT")
   p:option("--idle-pause", "pause a box after so long without work in it; 0: never (default: 1800)")
     :convert(seconds):argname("SECONDS")
+  p:option("--agents", "where CLIs of agents are looked for first (default: $LBOX_AGENTS)"):argname("DIR")
   p:option("--host-port", "a port of this machine that boxes reach at 127.0.0.1 (a local model, say)")
     :convert(host_ports.port):argname("PORT"):count("*")
   p:flag("--print-env", "print export lines for the official SDKs")
@@ -45,6 +46,12 @@ local function parser()
   p:option("--ready-fd", "tell on this file descriptor when connections are accepted")
     :convert(tonumber):argname("FD"):hidden(true)
   return p
+end
+
+local function absolute(dir)
+  if dir and dir ~= "" then
+    return dir:sub(1, 1) == "/" and dir or (os.getenv("PWD") or ".") .. "/" .. dir
+  end
 end
 
 local function say(text)
@@ -84,6 +91,7 @@ local function serve(args)
     on_demand = args.on_demand,
     idle_pause = args.idle_pause or IDLE_S,
     host_ports = args.host_port,
+    agents_dir = absolute(args.agents or os.getenv("LBOX_AGENTS")),
     log = function(line) say(line) end,
     ready = function(info)
       if args.print_env then

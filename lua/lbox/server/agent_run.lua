@@ -1,8 +1,8 @@
 --- An agent run from its harness's first word to its record. What the harness says goes to the client as
 --- it comes; how it ended is told when the harness has ended, for only then is it known.
-local custom = require "lbox.server.harness.custom"
+local agent_ask = require "lbox.server.agent_ask"
 local errors = require "lbox.errors"
-local fields = require "lbox.server.fields"
+local failures = require "lbox.failure"
 local json = require "lbox.json"
 local runs = require "lbox.server.runs"
 
@@ -15,41 +15,8 @@ local LAST = { done = true, error = true }
 local MAX_COUNT = 2 ^ 53
 -- What the agent answers with --session. It becomes an argument of the next run.
 local MAX_SESSION = 256
--- Linux takes no longer word in a command line.
-local MAX_PROMPT = 120 * 1024
 
-local function refuse(status, message)
-  errors.raise("api", message, { status_code = status })
-end
-
-local FIELDS = { prompt = "string!", folder = "string", json_schema = "object", agent_options = "object" }
-
---- The command of the run that a request, or a schedule, asks for.
----@param server table
----@param row table   the box
----@param body table
----@param model string|nil  instead of the box's
----@return table command
----@return string|nil model
-function M.command(server, row, body, model)
-  local config = row.config
-  if config.agent ~= "custom" then
-    refuse(400, "no agent is configured for this box")
-  end
-  fields.check(body, FIELDS)
-  if not body.prompt:find("%S") then
-    refuse(400, "the field \"prompt\" must not be empty")
-  elseif body.files then
-    refuse(501, "files with a prompt are not available on local boxes yet")
-  elseif #body.prompt + #json.encode(body.json_schema or {}) > MAX_PROMPT then
-    refuse(413, ("the prompt is larger than %d bytes: write it to a file in the box and say so")
-      :format(MAX_PROMPT))
-  end
-  model = model or config.model
-  local argv, env = custom.command({ custom_runner = config.custom_runner, model = model },
-    { prompt = body.prompt, schema = body.json_schema, session_id = row.session_id })
-  return { argv = argv, cwd = server.boxes.folder(body.folder), env = server.boxes.environment(row, env) }, model
-end
+M.command = agent_ask.command
 
 ---@class lbox.server.AgentRun
 ---@field last { name: "done"|"error", data: table, text: string }|nil  how the harness says it ended
@@ -58,6 +25,7 @@ AgentRun.__index = AgentRun
 
 --- Something the harness says. What it says after its last word is dropped.
 function AgentRun:event(name, data, text)
+  text = text or json.encode(data)
   if self.last or OURS[name] then
     return
   elseif LAST[name] then
@@ -127,27 +95,46 @@ end
 --- Runs the harness in its box to its end. Returns why it failed.
 local function execute(self, server, row, command)
   local ok, err = pcall(server.boxes.working, server.boxes, row, function(box)
+    for _, file in ipairs(command.files or {}) do
+      box:write_file(file.path, file.bytes)
+    end
     local process = box:spawn(command)
     self.run.process = process
     if self.run.cancelled then
       process:kill()
     end
-    local read, last_line = pcall(custom.read, process, function(...)
+    local read, last_line, skipped = pcall(command.harness.read, process, function(...)
       self:event(...)
-    end)
+    end, command)
     if not read then
       pcall(process.kill, process)
       process:close()
       error(last_line, 0)
+    elseif skipped and skipped > 0 then
+      server.log(("run %s: %d lines of the harness are no JSON"):format(self.run.id, skipped))
     end
     return last_line
   end)
   if ok then
-    return self:failure(self.run.process.result, err)
+    local failure = self:failure(self.run.process.result, err)
+    return failure and failures.redact(failure, { command.secret })
   elseif errors.is(err) then
     return err.message
   end
   error(err, 0)
+end
+
+--- The session for the next run. One that the harness no longer finds is forgotten: the next run begins a new one.
+local function keep_session(server, row, run, command, record, given, failure)
+  local lost = command.harness.lost_session
+  if not failure and record.session_id then
+    server.store:set_box(row.id, "session_id", record.session_id)
+  elseif failure and lost and row.session_id and failure:find(lost, 1, true) then
+    server.store:set_box(row.id, "session_id", nil)
+  elseif given and not record.session_id then
+    server.log(("run %s: the harness's session_id is not taken: 1 to %d printable ASCII characters"):format(
+      run.id, MAX_SESSION))
+  end
 end
 
 --- Runs an agent to its end and records it. `send(event, json)` hears of everything; it does not raise.
@@ -171,12 +158,7 @@ function M.execute(server, row, run, command, send)
   record.cpu_ns, record.memory_peak_bytes = result.cpu_ns, result.memory_peak_bytes
   -- Recorded before it is told.
   run:finish(record)
-  if not failure and record.session_id then
-    server.store:set_box(row.id, "session_id", record.session_id)
-  elseif data.session_id and not record.session_id then
-    server.log(("run %s: the harness's session_id is not taken: 1 to %d printable ASCII characters"):format(
-      run.id, MAX_SESSION))
-  end
+  keep_session(server, row, run, command, record, data.session_id, failure)
   if not failure or (self.last and self.last.name == "error" and failure == data.error) then
     send(self.last.name, self.last.text)
   else

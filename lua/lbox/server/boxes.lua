@@ -1,4 +1,5 @@
 --- Boxes: their rows, their directories and, while something works in them, their sandboxes.
+local agent_programs = require "lbox.server.agent_programs"
 local async = require "lbox.async"
 local errors = require "lbox.errors"
 local host_ports = require "lbox.server.host_ports"
@@ -200,6 +201,7 @@ local function start(self, row, live)
     uid = row.uid,
     etc = self.data.etc,
     bin = self.data.bin,
+    agent = agent_programs.mounts(self.server, row.config.agent),
   }
   local ok, err = pcall(host_ports.open, live.sandbox, self.server.host_ports, self.server.scope, self.server.log)
   if not ok then

@@ -70,7 +70,7 @@ end
 --- The command line that starts a box. Without --die-with-parent on purpose: lbox-init ends when the
 --- server does, and bubblewrap's own process, which waits for it, holds the box's lock until the last
 --- process of the box is gone (see lbox.server.sandbox).
----@param box { id: string, root: string, etc: string, bin: string }
+---@param box { id: string, root: string, etc: string, bin: string, agent: lbox.server.AgentMounts|nil }
 ---@return string[]
 function M.command(bwrap, box, host_dirs)
   local argv = isolation(bwrap)
@@ -86,7 +86,14 @@ function M.command(bwrap, box, host_dirs)
     end
   end
   add(argv, "--proc", "/proc", "--ro-bind", "/proc/sys", "/proc/sys", "--dev", "/dev", "--tmpfs", "/run",
-    "--ro-bind", box.bin, "/run/lbox/bin", "--chdir", "/", "--", "/run/lbox/bin/lbox-init")
+    "--ro-bind", box.bin, "/run/lbox/bin")
+  for _, bind in ipairs(box.agent and box.agent.binds or {}) do
+    add(argv, "--ro-bind", bind.from, bind.to)
+  end
+  for _, link in ipairs(box.agent and box.agent.links or {}) do
+    add(argv, "--symlink", link.target, link.at)
+  end
+  add(argv, "--chdir", "/", "--", "/run/lbox/bin/lbox-init")
   return argv
 end
 

@@ -5,7 +5,7 @@ local json = require "lbox.json"
 local M = {}
 
 -- What may stand in URLs where a box's id or name does, and is none.
-M.RESERVED = { ["from-snapshot"] = true, settings = true, snapshots = true }
+M.RESERVED = { ["agent-credentials"] = true, ["from-snapshot"] = true, settings = true, snapshots = true }
 
 local function refuse(message)
   errors.raise("api", message, { status_code = 400 })

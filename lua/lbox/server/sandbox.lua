@@ -28,6 +28,7 @@ local TYPES = { [0] = "file", "directory", "symlink", "other" }
 local MAX_PROCESSES = 4096
 
 M.PATH = "/home/boxuser/.local/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin:/run/lbox/bin"
+  .. ":/run/lbox/agents/bin"
 M.create_root = box_root.create
 M.create_etc = box_root.create_etc
 M.empty_root = box_root.empty
@@ -228,7 +229,8 @@ end
 
 --- Starts the sandbox of a box and waits until its lbox-init answers. `root` is in a directory of the
 --- server's, where the lock file goes.
----@param box { id: string, root: string, uid: integer|nil, etc: string, bin: string }
+---@param box { id: string, root: string, uid: integer|nil, etc: string, bin: string,
+---  agent: lbox.server.AgentMounts|nil }
 ---@return lbox.server.Sandbox
 function M.start(box)
   local self = setmetatable({

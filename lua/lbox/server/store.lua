@@ -76,6 +76,11 @@ local VERSIONS = { [[
   CREATE TABLE variables (      -- of the environment of boxes to come
     name TEXT PRIMARY KEY, value TEXT NOT NULL
   );
+  CREATE TABLE credentials (    -- keys of model providers
+    provider TEXT PRIMARY KEY,
+    api_key TEXT NOT NULL,
+    created_at INTEGER NOT NULL
+  );
 ]] }
 
 ---@class lbox.server.Store

@@ -3,51 +3,40 @@ local async = require "lbox.async"
 local core = require "lbox.core"
 local errors = require "lbox.errors"
 local json = require "lbox.json"
+local outputs = require "lbox.server.harness.output"
+local prompts = require "lbox.server.harness.prompt"
 
 local M = {}
 
-local STDERR_KEPT = 4096
 -- An event is taken apart as a whole, and others wait meanwhile.
 local MAX_EVENT = 1024 * 1024
 
-local function with_schema(prompt, schema)
-  return prompt .. "\n\nAnswer with one JSON value that matches this JSON Schema, and nothing else:\n"
-    .. json.encode(schema)
-end
-
 --- The command of a run.
----@param config table  the box's
----@param ask { prompt: string, schema: table|nil, session_id: string|nil }
----@return string[] argv, table env
-function M.command(config, ask)
-  local runner = config.custom_runner
-  local argv, env = { runner.command }, {}
-  for _, word in ipairs(runner.args or {}) do
+---@param ask lbox.server.Ask
+---@return lbox.server.HarnessCommand
+function M.command(ask)
+  local argv, env = { ask.runner.command }, {}
+  for _, word in ipairs(ask.runner.args or {}) do
     argv[#argv + 1] = word
   end
-  local prompt = ask.prompt
   if ask.schema then
-    prompt = with_schema(prompt, ask.schema)
     env.LBOX_JSON_SCHEMA = json.encode(ask.schema)
   end
-  for _, word in ipairs { "-p", prompt, "--model", config.model or "custom", "--stream" } do
+  local prompt = prompts.with_schema(prompts.with_files(ask.prompt, ask.files), ask.schema)
+  for _, word in ipairs { "-p", prompt, "--model", ask.model or "custom", "--stream" } do
     argv[#argv + 1] = word
   end
   if ask.session_id then
     argv[#argv + 1] = "--session"
     argv[#argv + 1] = ask.session_id
   end
-  return argv, env
+  return { argv = argv, env = env }
 end
 
 -- A client may take other names for known ones, blanks of Unicode being blanks to some.
 local NAME = "^[%w_.%-]+$"
 -- What a harness says last: if that cannot be read, nobody knows how the run ended.
 local LAST = { done = true, error = true }
-
-local function is_object(value)
-  return type(value) == "table" and not json.is_array(value) and #value == 0
-end
 
 --- Reads a running harness: calls `emit(event, data, text)` for each of its events, in order, and
 --- returns the last line of what it wrote to stderr. `text` is the data as JSON still: Lua cannot hold
@@ -56,13 +45,12 @@ end
 --- cannot be read.
 function M.read(process, emit)
   local parser = core.sse_parser(MAX_EVENT)
-  local stderr = ""
   local function drain()
     local event, data = parser:next()
     while event do
       local text = core.utf8_repair(data)
       local value, why = json.decode(text)
-      if event:find(NAME) and is_object(value) then
+      if event:find(NAME) and outputs.is_object(value) then
         -- The decoder lets control characters by, which are not JSON.
         emit(event, value, text:find("%c") and json.encode(value) or text)
       elseif LAST[event] then
@@ -73,19 +61,15 @@ function M.read(process, emit)
       event, data = parser:next()
     end
   end
-  for name, bytes in process.read, process do
-    if name == "stderr" then
-      stderr = (stderr .. bytes):sub(-STDERR_KEPT)
-    else
-      if not parser:feed(bytes) then
-        errors.raise("run", ("the harness wrote an event of more than %d bytes"):format(MAX_EVENT))
-      end
-      drain()
+  local last_line = outputs.pieces(process, function(bytes)
+    if not parser:feed(bytes) then
+      errors.raise("run", ("the harness wrote an event of more than %d bytes"):format(MAX_EVENT))
     end
-  end
+    drain()
+  end)
   parser:finish()
   drain()
-  return stderr:match("([^\n]+)%s*$")
+  return last_line
 end
 
 return M

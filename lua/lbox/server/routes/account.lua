@@ -1,10 +1,13 @@
 --- Boxes as a whole: create, list, delete (box-api.md §1.2), and what lbox's own clients ask.
+local agent_keys = require "lbox.server.agent_keys"
+local agent_programs = require "lbox.server.agent_programs"
 local async = require "lbox.async"
 local core = require "lbox.core"
 local errors = require "lbox.errors"
 local fields = require "lbox.server.fields"
 local git = require "lbox.server.git"
 local git_identity = require "lbox.server.git_identity"
+local harnesses = require "lbox.server.harness"
 local json = require "lbox.json"
 local posix = require "lbox.server.posix"
 local runtimes = require "lbox.server.runtimes"
@@ -44,6 +47,24 @@ local function environment(...)
   return vars
 end
 
+local function check_agent(server, body)
+  local harness = harnesses.get(body.agent)
+  if body.agent == nil then
+    return
+  elseif not harness then
+    refuse(400, ("no harness %q: %s"):format(body.agent, table.concat(harnesses.names(), ", ")))
+  elseif not harness.program then
+    if not body.custom_runner then
+      refuse(400, "custom_runner is required for the harness custom")
+    end
+    return settings.custom_runner(body.custom_runner)
+  elseif (body.model or "") == "" then
+    refuse(400, ("model is required for the harness %s"):format(body.agent))
+  end
+  agent_keys.check(body.agent_api_key)
+  agent_programs.need(server, body.agent)
+end
+
 --- What is kept of a create request: fields that are known and have been checked.
 local function check_create(server, body)
   fields.check(body, CREATE)
@@ -61,14 +82,7 @@ local function check_create(server, body)
     settings.model(body.model)
   end
   git.check_token(body.github_token)
-  if body.agent and body.agent ~= "custom" then
-    refuse(501, ("the harness %q is not available on local boxes yet: use \"custom\""):format(body.agent))
-  elseif body.agent then
-    if not body.custom_runner then
-      refuse(400, "custom_runner is required for the harness custom")
-    end
-    settings.custom_runner(body.custom_runner)
-  end
+  check_agent(server, body)
   settings.network_policy(body.network_policy or {})
   for name, what in pairs(NOT_YET) do
     local value = body[name]
@@ -81,8 +95,9 @@ local function check_create(server, body)
   for name in pairs(CREATE) do
     config[name] = body[name]
   end
-  -- A custom harness needs no key of ours, and what is not needed is not kept.
-  config.agent_api_key = nil
+  if not (harnesses.get(config.agent) or {}).program then
+    config.agent_api_key = nil -- what is not needed is not kept
+  end
   if body.init_command == "" then
     config.init_command = nil
   end

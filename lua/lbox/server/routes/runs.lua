@@ -3,18 +3,44 @@ local agent_run = require "lbox.server.agent_run"
 local async = require "lbox.async"
 local errors = require "lbox.errors"
 local json = require "lbox.json"
+local multipart = require "lbox.server.multipart"
 local runs = require "lbox.server.runs"
 
 -- The newest of a box's runs that the list has, and of the text in them.
 local MAX_LISTED, MAX_LISTED_TEXT = 1000, 32 * 1024 * 1024
 
+-- Fields of a form that are JSON.
+local FORM = { json_schema = true, agent_options = true }
+
 local function refuse(status, message)
   errors.raise("api", message, { status_code = status })
 end
 
+-- With files.
+local MAX_BODY = 64 * 1024 * 1024
+
+--- What is asked for; a form has the files as they are, and all else as text.
+local function body_of(request)
+  if not multipart.boundary(request:header("Content-Type")) then
+    return request:json(MAX_BODY)
+  end
+  local body = { files = {} }
+  for _, part in ipairs(request:parts()) do
+    if part.filename then
+      table.insert(body.files, { bytes = part.bytes, filename = part.filename, media_type = part.type })
+    elseif FORM[part.name] then
+      local value = json.decode(part.bytes)
+      body[part.name] = value == nil and part.bytes or json.strip_nulls(value)
+    else
+      body[part.name] = part.bytes
+    end
+  end
+  return body
+end
+
 local function stream(server, request, params)
   local row = server.boxes:get(params.id)
-  local body = request:json()
+  local body = body_of(request)
   local command, model = agent_run.command(server, row, body)
   local run = runs.begin(server, row, { type = "agent", prompt = body.prompt, model = model })
 

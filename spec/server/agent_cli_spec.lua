@@ -1,0 +1,233 @@
+-- CLIs of agents as the server meets them: found or not, with a key or not, and telling the truth or not. The CLI is
+-- a shell script of the specs'; spec/agents has the real ones.
+local json = require "lbox.json"
+local lbox = require "lbox"
+local support = require "spec.support.local"
+local Box = lbox.Box
+
+local KEY = "sk-spec-0123456789abcdef"
+local RESULT = '{"type":"result","subtype":"success","is_error":false,"result":"yes","session_id":"s-1"}'
+
+local function write(path, text)
+  local file = assert(io.open(path, "w"))
+  file:write(text)
+  file:close()
+end
+
+describe("the CLI of an agent", function()
+  local server, dir
+
+  --- Makes the CLI; what it runs is read from a file of the box, so that specs can change it.
+  local function install(path, head)
+    support.sh("mkdir -p " .. path:match("^(.*)/"))
+    write(path, (head or "#!/bin/sh\n") .. ". /workspace/home/script\n")
+    support.sh("chmod 755 " .. path)
+  end
+
+  local function create(more)
+    local opts = { agent = { harness = "claude-code", model = "anthropic/m-1", api_key = KEY } }
+    for name, value in pairs(more or {}) do
+      opts[name] = value
+    end
+    return Box.create(server:client(opts))
+  end
+
+  setup(function()
+    dir = support.directory()
+    install(dir .. "/agents/bin/claude")
+    -- What else this machine has is not found.
+    support.sh(("mkdir %s/path && ln -s $(command -v bwrap) %s/path/ && chmod -R a+rX %s"):format(dir, dir, dir))
+    server = support.start { args = "--agents " .. dir .. "/agents",
+      prefix = ("env PATH=%s/path HOME=/nonexistent"):format(dir) }
+  end)
+
+  teardown(function()
+    server:stop()
+    os.execute("rm -rf " .. dir)
+  end)
+
+  --- Runs a script in the place of the CLI; returns the run, or the error.
+  local function run(box, script, opts)
+    box.files:write { path = "/workspace/home/script", content = script }
+    opts = opts or {}
+    opts.prompt = opts.prompt or "go"
+    local ok, result = pcall(box.agent.run, box.agent, opts)
+    return ok and result, not ok and result or nil
+  end
+
+  local function say(...)
+    local lines = {}
+    for i, line in ipairs { ... } do
+      lines[i] = "cat <<'E'\n" .. line .. "\nE\n"
+    end
+    return table.concat(lines)
+  end
+
+  it("has completed when it says its result and then ends with 0", function()
+    local box = create()
+    assert.are.equal("yes", run(box, say("what is this?", RESULT)).result)
+    assert.matches("1 lines of the harness are no JSON", server:said())
+    local _, err = run(box, say(RESULT) .. "echo oops >&2; exit 3")
+    assert.matches("done and then ended with exit code 3: oops", err.message)
+    _, err = run(box, "echo what happened; exit 0")
+    assert.matches("exit code 0 without saying that it was done: what happened", err.message)
+    _, err = run(box, say(RESULT) .. "kill -9 $$")
+    assert.matches("exit code 137", err.message)
+    assert.are.equal("yes", run(box, ("printf '%%s' '%s'"):format(RESULT)).result)
+  end)
+
+  it("is given the prompt, whatever it is, on its stdin", function()
+    local box = create()
+    local prompt = "--help\n$(touch x) `y` 'z' \"\n"
+    run(box, "cat >got; echo \"$*\" >args; env >vars\n" .. say(RESULT), { prompt = prompt })
+    assert.are.equal(prompt, box.files:read("got"))
+    assert.matches("--model=m-1\n", box.files:read("args"), 1, true)
+    assert.is_nil(box.files:read("args"):find(KEY, 1, true))
+    assert.matches("\nANTHROPIC_API_KEY=" .. KEY, "\n" .. box.files:read("vars"), 1, true)
+  end)
+
+  it("is given its options, and refused others", function()
+    local box = create()
+    run(box, "echo \"$*\" >args; env >vars\n" .. say(RESULT), { options = { max_turns = 3, effort = "low",
+      disallowed_tools = { "Bash", "Edit" }, thinking = { type = "enabled", budgetTokens = 2000 } } })
+    local args = box.files:read("args")
+    for _, word in ipairs { "--max-turns=3", "--effort=low", "--disallowed-tools=Bash,Edit" } do
+      assert.matches(word, args, 1, true)
+    end
+    assert.matches("MAX_THINKING_TOKENS=2000", box.files:read("vars"), 1, true)
+    for options, why in pairs {
+      [{ max_turns = "many" }] = "maxTurns must be a whole number",
+      [{ effort = "huge" }] = "effort must be one of low, medium, high",
+      [{ thinking = true }] = "thinking must be",
+      [{ colour = "red" }] = 'no option "colour": there are agents,',
+    } do
+      local _, err = run(box, say(RESULT), { options = options })
+      assert.are.equal(400, err.status_code)
+      assert.matches(why, err.message, 1, true)
+    end
+  end)
+
+  it("is missing: creating says how to install it", function()
+    local ok, err = pcall(create, { agent = { harness = "codex", model = "openai/x", api_key = KEY } })
+    assert.is_false(ok)
+    assert.are.equal(422, err.status_code)
+    assert.matches("npm install -g @openai/codex", err.message, 1, true)
+  end)
+
+  it("went away: the run says so, and commands still run", function()
+    local box = create()
+    os.execute(("mv %s/agents/bin %s/agents/gone"):format(dir, dir))
+    local _, err = run(box, "")
+    os.execute(("mv %s/agents/gone %s/agents/bin"):format(dir, dir))
+    assert.are.equal(422, err.status_code)
+    assert.matches("npm install -g @anthropic-ai/claude-code", err.message, 1, true)
+    assert.are.equal("ok\n", box.exec:command("echo ok").result)
+  end)
+
+  it("of a harness that nobody knows is refused", function()
+    local ok, err = pcall(create, { agent = { harness = "kodex", model = "x" } })
+    assert.is_false(ok)
+    assert.are.equal(400, err.status_code)
+    assert.matches('no harness "kodex": claude-code,', err.message, 1, true)
+  end)
+
+  it("needs a key: of the box, of its environment, or a stored one", function()
+    local agent = { harness = "claude-code", model = "anthropic/m-1" }
+    local box = create { agent = agent }
+    local vars = "env | grep ^ANTHROPIC >vars\n" .. say(RESULT)
+    local _, err = run(box, vars)
+    assert.are.equal(422, err.status_code)
+    assert.matches("no key for anthropic: pass agent.api_key when the box is created, or give the box "
+      .. "ANTHROPIC_API_KEY in its env", err.message, 1, true)
+
+    local own = create { agent = agent, env = { ANTHROPIC_API_KEY = "sk-own-0123456789" } }
+    run(own, vars)
+    assert.are.equal("ANTHROPIC_API_KEY=sk-own-0123456789\n", own.files:read("vars"))
+
+    local function credentials(method, path, body)
+      local out = support.sh(("curl -s -X %s -H 'X-Box-Api-Key: %s' -d '%s' %s/v2/box/agent-credentials%s"):format(
+        method, server.key, body or "", server.url, path or ""))
+      return json.decode(out)
+    end
+    local wanting = create { agent = { harness = "claude-code", model = "m-1", api_key = lbox.BoxApiKey.STORED_KEY } }
+    _, err = run(wanting, vars)
+    assert.matches("none is stored on this machine", err.message, 1, true)
+    assert.matches("no provider", credentials("POST", nil, '{"provider":"acme","api_key":"k"}').error)
+    credentials("POST", nil, '{"provider":"anthropic","api_key":"sk-stored-0123456789"}')
+    local listed = credentials("GET").credentials
+    assert.are.equal("anthropic", listed[1].provider)
+    assert.are.equal("sk-st", listed[1].key_prefix)
+    for _, each in ipairs { wanting, box } do
+      run(each, vars)
+      assert.are.equal("ANTHROPIC_API_KEY=sk-stored-0123456789\n", each.files:read("vars"))
+    end
+    credentials("DELETE", "/anthropic")
+    assert.are.same({}, credentials("GET").credentials)
+
+    local ok
+    ok, err = pcall(create, { agent = { harness = "claude-code", model = "m", api_key = "UPSTASH_KEY" } })
+    assert.is_false(ok)
+    assert.are.equal(422, err.status_code)
+    assert.matches("no managed key", err.message, 1, true)
+  end)
+
+  it("does not get its key told, whatever it says", function()
+    local box = create()
+    local _, err = run(box, ("echo 'bad key %s' >&2; exit 1"):format(KEY))
+    assert.matches("bad key [redacted]", err.message, 1, true)
+    _, err = run(box, say(('{"type":"result","subtype":"error","is_error":true,"result":"bad key %s"}'):format(KEY)))
+    assert.matches("bad key [redacted]", err.message, 1, true)
+    assert.is_nil(json.encode(box:list_runs()):find(KEY, 1, true))
+    assert.is_nil(server:said():find(KEY, 1, true))
+  end)
+
+  it("is elsewhere than at its own provider", function()
+    local box = create { agent = { harness = "claude-code", model = "openrouter/anthropic/m-2", api_key = KEY } }
+    run(box, "env | grep ^ANTHROPIC | sort >vars; echo \"$*\" >args\n" .. say(RESULT))
+    assert.are.equal("ANTHROPIC_API_KEY=\nANTHROPIC_AUTH_TOKEN=" .. KEY
+      .. "\nANTHROPIC_BASE_URL=https://openrouter.ai/api\n", box.files:read("vars"))
+    assert.matches("--model=anthropic/m-2", box.files:read("args"), 1, true)
+  end)
+
+  it("gets files of a prompt, also from a form", function()
+    local box = create()
+    local path = os.tmpname()
+    write(path, "from here")
+    local script = "cat >got\n" .. say(RESULT)
+    run(box, script, { files = { path } })
+    os.remove(path)
+    local at = box.files:read("got"):match("\n%- (/home/boxuser/.lbox/prompts/%S+)")
+    assert.are.equal("from here", box.files:read(at))
+    run(box, script, { files = {
+      { data = "YQ==", media_type = "text/plain", filename = "../../etc/x" },
+      { data = "Yg==", media_type = "text/plain", filename = "x" },
+    } })
+    local first, second = box.files:read("got"):match("\n%- (%S+)\n%- (%S+)")
+    assert.matches("/home/boxuser/.lbox/prompts/[^/]+/x$", first)
+    assert.matches("/2%-x$", second)
+    assert.are.equal("ab", box.files:read(first) .. box.files:read(second))
+    local many = {}
+    for i = 1, 11 do
+      many[i] = { data = "YQ==", media_type = "text/plain" }
+    end
+    local _, err = run(box, script, { files = many })
+    assert.are.equal(400, err.status_code)
+  end)
+
+  it("may be a script of an npm package, which comes with what lies beside it and no more", function()
+    local root = dir .. "/agents/node_modules/"
+    install(root .. "@openai/codex/bin/codex.js")
+    write(root .. "@openai/codex/package.json",
+      '{"name":"@openai/codex","optionalDependencies":{"needed":"1","no":"1"}}')
+    for name in ("needed other"):gmatch("%w+") do
+      support.sh("mkdir -p " .. root .. name)
+      write(root .. name .. "/package.json", ('{"name":"%s"}'):format(name))
+    end
+    support.sh(("mkdir -p %s.bin && ln -s ../@openai/codex/bin/codex.js %s.bin/codex && chmod -R a+rX %s"):format(root,
+      root, dir))
+    local box = create { agent = { harness = "codex", model = "openai/x", api_key = KEY } }
+    assert.are.equal("/run/lbox/agents/codex/node_modules/@openai/codex/bin/codex.js\n",
+      box.exec:command("readlink -f $(command -v codex)").result)
+    assert.are.equal("@openai\nneeded\n", box.exec:command("ls /run/lbox/agents/codex/node_modules").result)
+  end)
+end)

@@ -1,0 +1,250 @@
+-- What every agent CLI does in a local box, whichever it is. The CLIs are those in build/agents (script/test agents
+-- installs them); the model is scripted.
+local assert = require "luassert"
+local json = require "lbox.json"
+local lbox = require "lbox"
+local models = require "spec.support.model_server"
+local support = require "spec.support.local"
+local Box = lbox.Box
+
+local M = {}
+
+local KEY = "sk-spec-0123456789abcdef"
+
+local function env_of(port)
+  local url = "http://127.0.0.1:" .. port
+  return { ANTHROPIC_BASE_URL = url, OPENAI_BASE_URL = url .. "/v1", CLAUDE_CODE_MAX_RETRIES = "0" }
+end
+
+--- The chunks of a run by their type, in order, and the error if there was one.
+local function follow(stream, on_chunk)
+  local chunks = { order = {} }
+  local ok, err = pcall(function()
+    for chunk in stream:chunks() do
+      chunks.order[#chunks.order + 1] = chunk.type
+      chunks[chunk.type] = chunks[chunk.type] or {}
+      table.insert(chunks[chunk.type], chunk)
+      if on_chunk then
+        on_chunk(chunk)
+      end
+    end
+  end)
+  return chunks, not ok and err or nil
+end
+
+--- Describes it.
+---@param harness string
+---@param model string
+---@param how { costs: boolean|nil }  whether it says what a run costs
+function M.behaves(harness, model, how)
+  how = how or {}
+  local busted = require "busted"
+  local it, setup, teardown, before_each = busted.it, busted.setup, busted.teardown, busted.before_each
+  local server, box, llm
+
+  setup(function()
+    llm = models.start()
+    server = support.start { args = ("--agents %s --host-port %d"):format(os.getenv("LBOX_AGENTS"), llm:port()) }
+  end)
+
+  teardown(function()
+    server:stop()
+    llm:stop()
+  end)
+
+  before_each(function()
+    if box then
+      box:delete()
+    end
+    box = Box.create(server:client { agent = { harness = harness, model = model, api_key = KEY },
+      env = env_of(llm:port()) })
+  end)
+
+  --- The newest run of the agent, as it is recorded.
+  local function recorded()
+    for _, run in ipairs(box:list_runs()) do
+      if run.type == "agent" then
+        return run
+      end
+    end
+  end
+
+  --- Waits until that has ended; returns it.
+  local function ended()
+    return lbox.timeout(5000, function()
+      while recorded().status == "running" do
+        lbox.sleep(20)
+      end
+      return recorded()
+    end)
+  end
+
+  it("writes a file", function()
+    llm:script { { write = "/workspace/home/hello.txt", content = "hello from a model" }, { text = "Written." } }
+    local run = box.agent:run { prompt = "write hello" }
+    assert.are.equal("Written.", run.result)
+    assert.are.equal("hello from a model", box.files:read("/workspace/home/hello.txt"))
+  end)
+
+  it("has its key in its environment, and nothing else has", function()
+    llm:script { { run = "cat /proc/[0-9]*/cmdline | tr '\\0' ' ' >lines" }, { text = "ok" } }
+    box.agent:run { prompt = "look" }
+    local headers = json.encode(llm:asked()[1].headers)
+    assert.matches(KEY, headers, 1, true)
+    local lines = box.files:read("/workspace/home/lines")
+    assert.matches("/run/lbox/agents/", lines, 1, true)
+    assert.is_nil(lines:find(KEY, 1, true))
+    assert.is_nil(server:said():find(KEY, 1, true))
+    assert.is_nil(json.encode(Box.list(server:client())):find(KEY, 1, true))
+    assert.is_nil(box.exec:command("env").result:find(KEY, 1, true))
+  end)
+
+  it("runs a command as the box's user and tells of it", function()
+    llm:script { { text = "Let me look.", run = "id -un; echo $((40 + 2)) >made; cat made" },
+      { text = "It is 42." } }
+    local chunks, err = follow(box.agent:stream { prompt = "compute" })
+    assert.is_nil(err)
+    assert.are.equal("start", chunks.order[1])
+    assert.are.equal("stats", chunks.order[#chunks.order])
+    local call, result = chunks["tool-call"][1], chunks["tool-result"][1]
+    assert.are.equal(1, #chunks["tool-call"])
+    assert.are.equal(call.tool_call_id, result.tool_call_id)
+    assert.matches("id -un", json.encode(call.input), 1, true)
+    assert.matches("boxuser", json.encode(result.output), 1, true)
+    assert.matches("42", json.encode(result.output), 1, true)
+    assert.are.equal("It is 42.", chunks.finish[1].output)
+    assert.are.equal("42\n", box.exec:command("cat made").result)
+  end)
+
+  it("works in the folder it is given", function()
+    box.files:mkdir("/workspace/home/sub")
+    box:cd("sub")
+    llm:script { { run = "pwd >where" }, { text = "ok" } }
+    box.agent:run { prompt = "where" }
+    assert.are.equal("/workspace/home/sub\n", box.files:read("/workspace/home/sub/where"))
+  end)
+
+  it("tells what it thinks and says as it comes", function()
+    llm:script { { think = "Hmm.", text = "Hello." } }
+    local chunks = follow(box.agent:stream { prompt = "greet" })
+    assert.are.equal("Hello.", chunks["text-delta"][1].text)
+    assert.are.equal("Hmm.", chunks.reasoning and chunks.reasoning[1].text)
+  end)
+
+  it("gives typed output by a schema", function()
+    llm:script { { run = "true" }, { structured = { name = "lbox", count = 3 } }, { text = "done" } }
+    local run = box.agent:run { prompt = "describe", response_schema = { name = "string", count = "integer" } }
+    assert.are.same({ name = "lbox", count = 3 }, run.result)
+    assert.are.same({ name = "lbox", count = 3 }, json.decode(recorded().output))
+  end)
+
+  it("goes on with the session", function()
+    llm:script { { text = "I remember." } }
+    local first = follow(box.agent:stream { prompt = "the word is xylophone" })
+    llm:script { { text = "It was xylophone." } }
+    box:cd("/tmp") -- a session is not bound to its folder
+    local second, err = follow(box.agent:stream { prompt = "which word?" })
+    assert.is_nil(err)
+    assert.matches("xylophone", llm:asked()[1].body, 1, true)
+    assert.matches("I remember", llm:asked()[1].body, 1, true)
+    assert.are.equal(first.finish[1].session_id, second.finish[1].session_id)
+    assert.are.equal(second.finish[1].session_id, recorded().session_id)
+  end)
+
+  it("says that a session is gone, and begins a new one after that", function()
+    llm:script { { text = "one" } }
+    box.agent:run { prompt = "one" }
+    box.exec:command("rm -rf ~/.claude ~/.codex ~/.local/share/opencode")
+    llm:script { { text = "two" }, { text = "three" } }
+    local ok, err = pcall(box.agent.run, box.agent, { prompt = "two" })
+    assert.is_false(ok)
+    assert.are.equal("run", err.kind)
+    assert.are.equal("failed", recorded().status)
+    assert.matches("^%a+%.?$", box.agent:run { prompt = "three" }.result)
+  end)
+
+  it("says what it used and what that cost, also of a run that goes on with a session", function()
+    llm:script { { run = "true" }, { text = "one" }, { text = "two" } }
+    local first = box.agent:run { prompt = "one" }
+    local second = box.agent:run { prompt = "two" }
+    assert.are.same({ 200, 40, 10 },
+      { first.cost.input_tokens, first.cost.cached_input_tokens, first.cost.output_tokens })
+    assert.are.same({ 100, 20, 5 },
+      { second.cost.input_tokens, second.cost.cached_input_tokens, second.cost.output_tokens })
+    assert.are.equal(100, recorded().input_tokens)
+    if how.costs then
+      assert.is_true(second.cost.total_usd > 0)
+      assert.is_true(math.abs(first.cost.total_usd - 2 * second.cost.total_usd) < 1e-9)
+      assert.are.equal(second.cost.total_usd, recorded().cost_usd)
+    else
+      assert.are.equal(0, second.cost.total_usd)
+    end
+  end)
+
+  it("fails when the model does, and does not tell the key", function()
+    llm:script { { status = 400, error = "no such thing, says the model to " .. KEY } }
+    local chunks, err = follow(box.agent:stream { prompt = "fail" })
+    assert.are.equal("run", err.kind)
+    assert.matches("no such thing, says the model", err.message, 1, true)
+    assert.is_nil(chunks.finish)
+    local run = recorded()
+    assert.are.equal("failed", run.status)
+    assert.matches("no such thing", run.error_message, 1, true)
+    assert.is_nil(err.message:find(KEY, 1, true))
+    assert.is_nil(json.encode(box:list_runs()):find(KEY, 1, true))
+  end)
+
+  it("is cancelled in the middle of a command, with everything that it started", function()
+    llm:script { { run = "setsid sleep 4711 & sleep 4712" }, { text = "never" } }
+    local stream = box.agent:stream { prompt = "sleep" }
+    local chunks
+    lbox.scope(function(scope)
+      scope:spawn(function() chunks = follow(stream) end)
+      lbox.timeout(20000, function()
+        repeat
+          lbox.sleep(50)
+        until tonumber(box.exec:command("pgrep -fc '^sleep 471[12]$' || true").result) >= 2
+      end)
+      stream:cancel()
+    end)
+    assert.is_nil(chunks.finish)
+    assert.are.equal("cancelled", ended().status)
+    assert.are.equal("0\n", box.exec:command("pgrep -fc '[s]leep 471|[/]run/lbox/agents' || true").result)
+  end)
+
+  it("is cancelled while the model is slow", function()
+    llm:script { { hold = true } }
+    local ok, err = pcall(box.agent.run, box.agent, { prompt = "slow", timeout = 6000 })
+    assert.is_false(ok)
+    assert.are.equal("timeout", err.kind)
+    assert.are.equal("cancelled", ended().status)
+  end)
+
+  it("is given files", function()
+    llm:script { { text = "seen" } }
+    box.agent:run { prompt = "look at this", files = {
+      { data = "aGVsbG8=", media_type = "text/plain", filename = "note.txt" },
+    } }
+    local body = llm:asked()[1].body
+    assert.matches("note.txt", body, 1, true)
+    local path = box.exec:command("find ~/.lbox/prompts -name note.txt").result
+    assert.are.equal("hello", box.files:read(path:match("^[^\n]+")))
+  end)
+
+  it("refuses options it does not have", function()
+    local ok, err = pcall(box.agent.run, box.agent, { prompt = "x", options = { no_such = 1 } })
+    assert.is_false(ok)
+    assert.are.equal(400, err.status_code)
+    assert.matches("no_?[sS]uch", err.message)
+  end)
+
+  it("is on the box's PATH, read-only", function()
+    assert.matches("^/run/lbox/agents/bin/", box.exec:command(
+      "command -v claude || command -v codex || command -v opencode").result)
+    local mounts = box.exec:command("grep -c ' /run/lbox/agents/[^ ]* [^ ]* ro,' /proc/self/mounts").result
+    assert.is_true(tonumber(mounts) >= 1)
+    assert.are.equal("0\n", box.exec:command("grep -c ' /run/lbox/agents/[^ ]* [^ ]* rw,' /proc/self/mounts").result)
+  end)
+end
+
+return M
