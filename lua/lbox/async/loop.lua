@@ -103,6 +103,9 @@ function Loop:source(id, fn, background)
     touch(self)
   elseif had and not fn then
     self.source_count = self.source_count - 1
+    if self.source_count == 0 then
+      touch(self) -- a host that waits for nothing more has to know it
+    end
   end
 end
 

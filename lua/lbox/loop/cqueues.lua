@@ -15,7 +15,7 @@ function M.attach(controller)
     errors.raise("usage", "no controller of cqueues is running: call lbox.loop.use inside of it")
   end
 
-  local news = condition.new()
+  local news, rest = condition.new(), condition.new()
   local driving, stopped = false, false
   local pollable = {
     pollfd = async.engine():pollfd(),
@@ -26,11 +26,14 @@ function M.attach(controller)
   local function turn(max_wait)
     async.step(max_wait)
     news:signal()
+    if async.idle() then
+      rest:signal() -- `drive` may wait for what was the last, and came in another coroutine's turn
+    end
   end
 
   local function drive()
     while not stopped and not async.idle() do
-      cqueues.poll(pollable)
+      cqueues.poll(pollable, rest)
       if not stopped then
         turn(0)
       end
@@ -60,7 +63,10 @@ function M.attach(controller)
   end
 
   async.attach {
-    touch = start,
+    touch = function()
+      start()
+      rest:signal()
+    end,
     park = park,
     wait = function(done)
       while not done() do
