@@ -35,7 +35,8 @@ end
 --- Describes it.
 ---@param harness string
 ---@param model string
----@param how { costs: boolean|nil }  whether it says what a run costs
+---@param how { costs: boolean|nil, session_of_folder: boolean|nil }|nil  whether it says what a run costs, and whether
+---  a session belongs to a folder
 function M.behaves(harness, model, how)
   how = how or {}
   local busted = require "busted"
@@ -142,13 +143,22 @@ function M.behaves(harness, model, how)
     llm:script { { text = "I remember." } }
     local first = follow(box.agent:stream { prompt = "the word is xylophone" })
     llm:script { { text = "It was xylophone." } }
-    box:cd("/tmp") -- a session is not bound to its folder
+    if not how.session_of_folder then
+      box:cd("/tmp")
+    end
     local second, err = follow(box.agent:stream { prompt = "which word?" })
     assert.is_nil(err)
     assert.matches("xylophone", llm:asked()[1].body, 1, true)
     assert.matches("I remember", llm:asked()[1].body, 1, true)
     assert.are.equal(first.finish[1].session_id, second.finish[1].session_id)
     assert.are.equal(second.finish[1].session_id, recorded().session_id)
+    if how.session_of_folder then
+      box:cd("/tmp")
+      llm:script { { run = "pwd >/tmp/where" }, { text = "What word?" } }
+      box.agent:run { prompt = "which word?" }
+      assert.are.equal("/tmp\n", box.files:read("/tmp/where"))
+      assert.is_nil(llm:asked()[1].body:find("xylophone", 1, true))
+    end
   end)
 
   it("says that a session is gone, and begins a new one after that", function()

@@ -1,6 +1,7 @@
 --- What a run of an agent is asked for, and the command that comes of it.
 local agent_keys = require "lbox.server.agent_keys"
 local agent_programs = require "lbox.server.agent_programs"
+local agent_sessions = require "lbox.server.agent_sessions"
 local core = require "lbox.core"
 local errors = require "lbox.errors"
 local fields = require "lbox.server.fields"
@@ -99,11 +100,11 @@ local function complete(server, row, harness, ask)
   ask.secret = ask.key or ask.env[ask.provider.key]
 end
 
---- What runs of a box with its session have used.
-local function used(server, row)
+--- What runs of a box with a session have used.
+local function used(server, row, session_id)
   local sums = server.store:rows("SELECT session_id, sum(input_tokens) AS input_tokens, sum(output_tokens) AS "
     .. "output_tokens, sum(cached_input_tokens) AS cached_input_tokens FROM runs WHERE box_id = ? AND session_id = ? "
-    .. "GROUP BY session_id", row.id, row.session_id)
+    .. "GROUP BY session_id", row.id, session_id)
   return sums[1]
 end
 
@@ -123,18 +124,20 @@ function M.command(server, row, body, model)
   fields.check(body, FIELDS)
   check_sizes(body)
   model = model or config.model
+  local folder = server.boxes.folder(body.folder)
+  local session_id = agent_sessions.of(server, row, harness, folder)
   local dir = FILES .. ids.run()
   local told, written = prompt_files(body.files, dir)
   local ask = { prompt = body.prompt, model = model, schema = body.json_schema, options = body.agent_options,
-    session_id = row.session_id, files = told, dir = dir, env = config.env_vars or {}, runner = config.custom_runner }
+    session_id = session_id, files = told, dir = dir, env = config.env_vars or {}, runner = config.custom_runner }
   if harness.program then
     complete(server, row, harness, ask)
   end
   local made = harness.command(ask)
   table.move(made.files or {}, 1, #(made.files or {}), #written + 1, written)
-  return { argv = made.argv, cwd = server.boxes.folder(body.folder), stdin = made.stdin, files = written,
+  return { argv = made.argv, cwd = folder, stdin = made.stdin, files = written,
     env = server.boxes.environment(row, made.env), harness = harness, schema = body.json_schema,
-    used = harness.counts_session and row.session_id and used(server, row) or nil, secret = ask.secret }, model
+    used = harness.counts_session and session_id and used(server, row, session_id) or nil, secret = ask.secret }, model
 end
 
 return M

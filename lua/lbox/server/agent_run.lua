@@ -1,6 +1,7 @@
 --- An agent run from its harness's first word to its record. What the harness says goes to the client as
 --- it comes; how it ended is told when the harness has ended, for only then is it known.
 local agent_ask = require "lbox.server.agent_ask"
+local agent_sessions = require "lbox.server.agent_sessions"
 local errors = require "lbox.errors"
 local failures = require "lbox.failure"
 local json = require "lbox.json"
@@ -128,9 +129,9 @@ end
 local function keep_session(server, row, run, command, record, given, failure)
   local lost = command.harness.lost_session
   if not failure and record.session_id then
-    server.store:set_box(row.id, "session_id", record.session_id)
-  elseif failure and lost and row.session_id and failure:find(lost, 1, true) then
-    server.store:set_box(row.id, "session_id", nil)
+    agent_sessions.keep(server, row, command.harness, command.cwd, record.session_id)
+  elseif failure and lost and failure:find(lost, 1, true) then
+    agent_sessions.forget(server, row, command.cwd)
   elseif given and not record.session_id then
     server.log(("run %s: the harness's session_id is not taken: 1 to %d printable ASCII characters"):format(
       run.id, MAX_SESSION))

@@ -81,6 +81,12 @@ local VERSIONS = { [[
     api_key TEXT NOT NULL,
     created_at INTEGER NOT NULL
   );
+  CREATE TABLE folder_sessions (
+    box_id TEXT NOT NULL REFERENCES boxes(id) ON DELETE CASCADE,
+    folder TEXT NOT NULL,
+    session_id TEXT NOT NULL,
+    PRIMARY KEY (box_id, folder)
+  );
 ]] }
 
 ---@class lbox.server.Store

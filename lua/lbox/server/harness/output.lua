@@ -11,6 +11,8 @@ local STDERR_KEPT = 4096
 local MAX_LINE = 16 * 1024 * 1024
 -- So much is kept of a line that is shown.
 local MAX_SHOWN = 500
+-- What a terminal takes for colours.
+local COLOUR = "\27%[[%d;]*m"
 
 --- Whether a decoded value is a JSON object.
 ---@param value any
@@ -53,7 +55,7 @@ function M.pieces(process, fn)
       fn(bytes)
     end
   end
-  return stderr:match("([^\n]+)%s*$")
+  return stderr:gsub(COLOUR, ""):match("([^\n]+)%s*$")
 end
 
 ---@class lbox.server.JsonLines

@@ -1,0 +1,6 @@
+-- OpenCode in a local box: the real CLI, a scripted model.
+local shared = require "spec.support.agents"
+
+describe("OpenCode in a local box", function()
+  shared.behaves("opencode", "openai/scripted", { session_of_folder = true })
+end)
