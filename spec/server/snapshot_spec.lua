@@ -102,6 +102,7 @@ while True:
         other:delete()
         box:delete_snapshot(snapshot.id)
       end
+      assert.truthy(server:said():find("the box " .. box.id:gsub("%-", "%%-") .. " was stopped for %d+ ms\n"))
       local at = box.exec:command("cat pair/b").stdout
       eventually("it goes on", function() return box.exec:command("cat pair/b").stdout ~= at end)
       -- What was stopped before still is.

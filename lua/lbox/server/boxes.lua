@@ -271,7 +271,8 @@ function Boxes:pause(row, idle)
   end_sandbox(live)
 end
 
---- Calls `fn(root)` while nothing in the box changes its files: what runs in it is stopped as long.
+--- Calls `fn(root)` while nothing in the box changes its files: what runs in it is stopped as long, and how long
+--- that was is in the log.
 ---@param row table
 ---@param fn fun(root: string): ...
 ---@return lbox.server.Job
@@ -280,7 +281,7 @@ function Boxes:still(row, fn)
   wait_until_free(live)
   usable(self, row)
   return hold_for(self, live, function()
-    local box = live.sandbox
+    local box, since = live.sandbox, async.now()
     local frozen = box and not box.closed and pcall(box.freeze, box)
     local ok, result = pcall(function()
       if frozen then
@@ -293,6 +294,7 @@ function Boxes:still(row, fn)
     end)
     if box then
       box:thaw()
+      self.server.log(("the box %s was stopped for %.0f ms"):format(row.id, async.now() - since))
     end
     if not ok then
       error(result, 0)
