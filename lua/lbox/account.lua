@@ -108,11 +108,7 @@ end
 function M.set_all_env(vars, opts)
   opts = options.call(opts, OPTIONS, "Box.set_all_env")
   options.map(vars, "vars")
-  local secrets = {}
-  for _, value in pairs(vars) do
-    secrets[#secrets + 1] = value
-  end
-  client.new(opts):send { method = "PUT", path = ENV, json = { env_vars = vars }, opts = opts, secrets = secrets }
+  client.new(opts):send { method = "PUT", path = ENV, json = { env_vars = vars }, opts = opts }
 end
 
 return M

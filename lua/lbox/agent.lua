@@ -197,14 +197,10 @@ local function start_with_webhook(self, opts, json_schema)
   local entry = budgets.begin(opts.budget, link.id)
   local body = body_of(link, opts, json_schema, entry, files)
   body.webhook = opts.webhook
-  local secrets = {}
-  for _, value in pairs(opts.webhook.headers or {}) do
-    secrets[#secrets + 1] = value
-  end
   local run = runs.fields(link, "agent")
   run._entry = entry
   local spec = {
-    method = "POST", path = "/run", json = body, parts = parts, opts = opts, secrets = secrets,
+    method = "POST", path = "/run", json = body, parts = parts, opts = opts,
     lost = "the run may have been started",
     permit = entry and function() entry:check() end,
     undo = function(transfer)

@@ -199,28 +199,4 @@ function M.body(opts)
   return body
 end
 
---- What no message may show of a create request: keys, tokens, and whatever else may be one.
----@param opts table
----@return string[]
-function M.secrets(opts)
-  local secrets = {}
-  local function add(value)
-    if type(value) == "string" then
-      secrets[#secrets + 1] = value
-    elseif type(value) == "table" then
-      for _, item in pairs(value) do
-        add(item)
-      end
-    end
-  end
-  add(opts.agent and opts.agent.api_key)
-  add(opts.git and opts.git.token)
-  add(opts.env)
-  add(opts.attach_headers)
-  for _, server in ipairs(opts.mcp_servers or {}) do
-    add(server.headers)
-  end
-  return secrets
-end
-
 return M

@@ -10,6 +10,7 @@ local http = require "lbox.http"
 local json = require "lbox.json"
 local pace = require "lbox.pace"
 local retry = require "lbox.retry"
+local secrets = require "lbox.secrets"
 local telemetry = require "lbox.telemetry"
 local url = require "lbox.url"
 
@@ -105,7 +106,7 @@ end
 ---@field size integer|nil        of a raw answer, if it is known
 ---@field accept string|nil        what a WebSocket's server has to say to its key
 ---@field idle number|nil          ms of silence a stream may keep before its answer begins
----@field secrets string[]|nil     what no message may show, beside the key
+---@field secrets string[]|nil     what no message may show, beside the key and what its fields tell (secrets.lua)
 ---@field box_id string|nil         goes into errors
 ---@field may_be_empty boolean|nil  an answer without a body reads as {}
 ---@field once boolean|nil          an answer is final: only broken connections are retried
@@ -168,16 +169,17 @@ end
 
 --- What messages may say of the request.
 function Client:describe(spec)
-  local secrets = { self.settings.api_key }
-  for _, secret in ipairs(spec.secrets or {}) do
-    secrets[#secrets + 1] = secret
-  end
+  local hidden = { self.settings.api_key }
+  secrets.add_all(hidden, spec.secrets)
+  secrets.add_all(hidden, spec.headers)
+  secrets.add(hidden, spec.json)
+  secrets.add(hidden, spec.extra)
   return {
     what = spec.method .. " " .. spec.path .. (spec.subject and " of " .. spec.subject or ""),
     subject = spec.subject,
     url = self.settings.base_url,
     unix_socket = self.settings.unix_socket,
-    secrets = secrets,
+    secrets = hidden,
     lost = spec.lost or (spec.method == "POST" and "it may have been carried out" or nil),
   }
 end
@@ -299,9 +301,9 @@ function Client:send(spec)
     end
   end
   local settings = self.settings
-  local call = self:describe(spec)
   local deadline = spec.deadline or self:deadline(spec.timeout)
   local body, parts = bodies.of(spec)
+  local call = self:describe(spec)
   local options = {
     method = spec.method,
     headers = self:headers(spec, body ~= nil),

@@ -69,7 +69,6 @@ local function make(opts, how)
     json = body,
     opts = opts,
     deadline = deadline,
-    secrets = settings.secrets(opts),
     lost = "a box may have been created",
     undo = how.undo and function(transfer) undo_create(connection, transfer) end or nil,
   }

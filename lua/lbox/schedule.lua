@@ -90,13 +90,9 @@ end
 --- Sends a schedule and returns what the server made of it. The `timeout` in `opts` is not this call's.
 local function send(self, method, path, opts, body)
   local link = self._link
-  local spec = {
-    method = method, path = path, json = body, headers = opts.headers, extra = opts.extra, secrets = {},
-  }
-  for _, value in pairs(opts.webhook_headers or {}) do
-    spec.secrets[#spec.secrets + 1] = value
-  end
-  return link:object("id", spec)
+  return link:object("id", {
+    method = method, path = path, json = body, headers = opts.headers, extra = opts.extra,
+  })
 end
 
 --- What both kinds have in common. Where they run is always sent, and absolute.
