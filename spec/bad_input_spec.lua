@@ -26,6 +26,14 @@ routes["GET /v2/box/garbage"] = function(reply) reply:raw("SSH-2.0-OpenSSH\r\n\r
 routes["GET /v2/box/echo"] = function(reply, request)
   reply:text(400, "bad key " .. request.headers["x-box-api-key"])
 end
+routes["GET /v2/box/line"] = function(reply)
+  local piece = ("x"):rep(1000)
+  reply:raw("HTTP/1.1 200 OK\r\nX-Endless: ")
+  for _ = 1, 400 do
+    reply:raw(piece)
+  end
+  reply:cut()
+end
 routes["GET /v2/box/headers"] = function(reply)
   reply:raw("HTTP/1.1 200 OK\r\n" .. ("X-Pad: " .. ("x"):rep(1000) .. "\r\n"):rep(100) .. "\r\n")
 end
@@ -171,6 +179,11 @@ describe("from a server", function()
   it("endless headers", function()
     check(get(server.url, "headers"), "network",
       "^the answer to GET /v2/box/headers cannot be taken: ")
+  end)
+
+  it("an endless header", function()
+    check(get(server.url, "line"), "network",
+      "^the answer to GET /v2/box/line cannot be taken: its headers are too long, or memory ran out$")
   end)
 
   it("our own key in an error", function()

@@ -23,6 +23,10 @@ routes["POST /v2/box"] = function(reply, request)
     reply:json(200, { id = "slow-box", status = "creating" })
   elseif request.body:find("broken", 1, true) then
     reply:json(200, { id = "broken-box", status = "creating" })
+  elseif request.body:find("gone", 1, true) then
+    reply:json(200, { id = "gone-box", status = "creating" })
+  elseif request.body:find("foreign", 1, true) then
+    reply:json(200, { id = "foreign-box", status = "creating" })
   elseif request.body:find("stuck", 1, true) then
     reply:json(200, { id = "stuck-box", status = "creating" })
   elseif request.body:find("nameless", 1, true) then
@@ -42,6 +46,8 @@ end
 routes["GET /v2/box/broken-box"] = function(reply)
   reply:json(200, { id = "broken-box", status = "error" })
 end
+routes["GET /v2/box/gone-box"] = function(reply) reply:json(404, { error = "no such box" }) end
+routes["GET /v2/box/foreign-box"] = function(reply) reply:json(401, { error = "no such key" }) end
 routes["GET /v2/box/stuck-box"] = function(reply)
   reply:json(200, { id = "stuck-box", status = "creating" })
 end
@@ -223,6 +229,14 @@ describe("Box", function()
         assert.are.equal("timeout", fault.raised(lbox.timeout, ms, create, { name = name }).kind)
         assert.are.equal(1, #server:log("DELETE /v2/box/" .. name .. "-box"))
       end
+    end)
+
+    it("waits no longer for a box that is gone, or that it may not see", function()
+      local err = refused { name = "gone" }
+      assert.are.equal("no such box (404)", err.message)
+      assert.are.equal(3, #server:log("GET /v2/box/gone-box"))
+      assert.are.equal(401, refused({ name = "foreign" }).status_code)
+      assert.are.equal(1, #server:log("GET /v2/box/foreign-box"))
     end)
 
     it("deletes no box of others when the server said no meanwhile", function()

@@ -144,8 +144,12 @@ void lbox__http_complete(struct lbox_http *h, CURLcode code)
   h->curl_code = code;
   if (code != CURLE_OK && h->failure == LBOX_HTTP_OK) {
     h->failure = diagnose(h, code);
-    if (code == CURLE_COULDNT_CONNECT)
+    if (code == CURLE_COULDNT_CONNECT) {
       explain_connect(h);
+    } else if (code == CURLE_OUT_OF_MEMORY && !h->headers_complete) { /* libcurl's word for both */
+      h->failure = LBOX_HTTP_TOO_LARGE;
+      h->reason = "its headers are too long, or memory ran out";
+    }
   } else if (code == CURLE_OK && !h->headers_complete) { /* libcurl takes that for an answer */
     h->failure = LBOX_HTTP_RECV;
     h->reason = "the connection closed within the headers of the answer";
