@@ -92,12 +92,16 @@ struct httpd_request {
   size_t method_at, headers_at;
   struct lbox_buf body, out;
   size_t reserved;         /* bytes of the body counted in the server's `buffered` */
-  size_t discarded;        /* bytes of a refused body that were read */
+  uint64_t received;       /* bytes of the body so far */
+  size_t discarded;        /* those that were thrown away */
   unsigned refusal;        /* status this request gets for its body, 0: none */
   bool stranger;           /* comes without the key, and its body is thrown away */
-  struct lbox_ready ready; /* posted: room in `out`, or the client is gone */
+  struct lbox_ready ready; /* posted: more of the body, room in `out`, or the client is gone */
   bool held, begun, queued, suspended;
-  bool answered;   /* a response is queued at libmicrohttpd */
+  bool whole;                 /* the end of the body is here */
+  struct MHD_Response *early; /* owned: an answer from before that, libmicrohttpd takes it then */
+  unsigned early_status;
+  bool answered;   /* there is a response, queued at libmicrohttpd or early */
   bool streamed;   /* and it is written piece by piece */
   bool finished;   /* `out` holds all that comes */
   bool aborted;    /* the answer is to be cut */
@@ -126,7 +130,8 @@ void lbox__httpd_run(struct httpd *h);
 /* Something was written: it goes out now, or with what else is written in this turn of the host. */
 void lbox__httpd_flush(struct httpd *h);
 
-/* The next complete request, for the caller to hold; NULL: none. */
+/* The next request, for the caller to hold; NULL: none. Of a large body it is handed over with the
+   first part. */
 struct httpd_request *lbox__httpd_accept(struct httpd *h);
 
 /* --- httpd_peer.c ----------------------------------------------------------------------------- */
@@ -157,6 +162,9 @@ const char *lbox__request_header(const struct httpd_request *r, const char *name
 
 /* Gives the memory of the body back. */
 void lbox__request_free_body(struct httpd_request *r);
+
+/* The caller has taken what there was of the body: more may come. */
+void lbox__request_took(struct httpd_request *r);
 
 /* A response of these bytes, or, with bytes NULL, one for pieces to come. NULL: no memory. */
 struct MHD_Response *lbox__request_response(struct httpd_request *r, const char *bytes, size_t n);

@@ -63,7 +63,8 @@ static int l_new(lua_State *L)
   int64_t fd = check_option(L, "fd", -1, INT32_MAX);
   int64_t max_body = check_option(L, "max_body", 64 * 1024 * 1024, INT64_C(1) << 40);
   limits.max_body = (size_t)max_body;
-  limits.max_buffered = (size_t)check_option(L, "max_buffered", 4 * max_body, INT64_C(1) << 42);
+  limits.max_buffered =
+      (size_t)check_option(L, "max_buffered", 256 * 1024 * 1024, INT64_C(1) << 42);
   limits.connections = (unsigned)check_option(L, "connection_limit", 512, 100000);
   limits.waiting = (unsigned)check_option(L, "waiting_limit", 256, 100000);
   limits.idle_us = 1000 * check_option(L, "idle_timeout", 75000, MAX_MS);
@@ -85,8 +86,8 @@ static int l_id(lua_State *L)
   return 1;
 }
 
-/* server:accept() -> the next request whose body is complete, or nil. Also lets the server work: it
-   is to be called until nil whenever the id comes up. */
+/* server:accept() -> the next request, or nil; of a large body only the first part is there. Also
+   lets the server work: it is to be called until nil whenever the id comes up. */
 static int l_accept(lua_State *L)
 {
   struct httpd *h = check_server(L);
@@ -138,7 +139,8 @@ static int l_server_gc(lua_State *L)
 
 /* --- requests --------------------------------------------------------------------------------- */
 
-/* request:id() -> the id that comes up when there is room to write, or the client is gone */
+/* request:id() -> the id that comes up when there is more of the body, or room to write, or the
+   client is gone */
 static int l_request_id(lua_State *L)
 {
   lua_pushinteger(L, (lua_Integer)check_request(L)->ready.id);
@@ -184,14 +186,26 @@ static int l_header(lua_State *L)
   return 1;
 }
 
-/* request:body() -> the body. To be asked for once: the second time it is empty. */
-static int l_body(lua_State *L)
+/* request:read() -> what is there of the body and was not read yet, "" when more is to come
+     | nil at its end | false, status when it cannot be had: 413 or 503, 0 when the client is gone
+ */
+static int l_read(lua_State *L)
 {
   struct httpd_request *r = check_request(L);
   size_t n = lbox_buf_len(&r->body);
-  lua_pushlstring(L, n ? lbox_buf_data(&r->body) : "", n);
-  lbox__request_free_body(r);
-  return 1;
+  if (n > 0 || !(r->whole || r->refusal || !r->mhd)) {
+    lua_pushlstring(L, n ? lbox_buf_data(&r->body) : "", n);
+    lbox_buf_consume(&r->body, n);
+    lbox__request_took(r);
+    return 1;
+  }
+  if (r->whole && !r->refusal) {
+    lua_pushnil(L);
+    return 1;
+  }
+  lua_pushboolean(L, false);
+  lua_pushinteger(L, (lua_Integer)r->refusal);
+  return 2;
 }
 
 /* request:peer() -> "unix", uid | "tcp", "address:port" | nil when it is not known */
@@ -344,7 +358,7 @@ int luaopen_lbox_server_httpd(lua_State *L)
   static const luaL_Reg server_meta[] = {{"__gc", l_server_gc}, {NULL, NULL}};
   static const luaL_Reg request_methods[] = {
       {"id", l_request_id}, {"method", l_method},   {"path", l_path},
-      {"query", l_query},   {"header", l_header},   {"body", l_body},
+      {"query", l_query},   {"header", l_header},   {"read", l_read},
       {"peer", l_peer},     {"respond", l_respond}, {"begin", l_begin},
       {"write", l_write},   {"unsent", l_unsent},   {"finish", l_finish},
       {"abort", l_abort},   {"gone", l_gone},       {"close", l_request_close},

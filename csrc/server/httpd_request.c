@@ -21,7 +21,10 @@ enum {
   MAX_DISCARD = 256 * 1024 * 1024,  /* of a refused body, read so that the client gets the answer */
   MAX_UNSENT = 1024 * 1024 * 1024,  /* of one answer */
   INLINE_ANSWER = LBOX_HTTPD_BLOCK, /* longer ones go out in blocks whose progress is seen */
-  STREAM_BLOCK = 16 * 1024
+  STREAM_BLOCK = 16 * 1024,
+  BODY_PART = 256 * 1024,    /* with so much of its body a request is handed over */
+  BODY_WINDOW = 1024 * 1024, /* at most so much waits to be taken, and a block */
+  MAX_BLOCK = 64 * 1024      /* more than fits into a connection's memory */
 };
 
 /* --- life ------------------------------------------------------------------------------------- */
@@ -64,7 +67,7 @@ void *lbox__request_uri(void *server, const char *uri, struct MHD_Connection *mh
     free(r);
     return NULL;
   }
-  lbox_buf_init(&r->body, h->limits.max_body);
+  lbox_buf_init(&r->body, BODY_WINDOW + MAX_BLOCK);
   lbox_buf_init(&r->out, MAX_UNSENT);
   r->server = h;
   h->refs++;
@@ -93,6 +96,9 @@ void lbox__request_completed(void *server, struct MHD_Connection *mhd, void **re
   r->suspended = false;
   if (code != MHD_REQUEST_TERMINATED_COMPLETED_OK)
     r->gone = true;
+  if (r->early)
+    MHD_destroy_response(r->early);
+  r->early = NULL;
   lbox_buf_free(&r->out);
   if (r->held)
     lbox_engine_post(h->engine, &r->ready);
@@ -111,7 +117,9 @@ static void resume(struct httpd_request *r)
   if (!r->suspended)
     return;
   r->suspended = false;
-  if (r->answered)
+  if (!r->whole)
+    lbox__peer_enter(r->peer, PHASE_BODY);
+  else if (r->answered)
     lbox__peer_enter(r->peer, PHASE_ANSWER);
   MHD_resume_connection(r->mhd);
 }
@@ -197,11 +205,13 @@ static enum MHD_Result on_header(void *ud, enum MHD_ValueKind kind, const char *
   return reader->bad ? MHD_NO : MHD_YES;
 }
 
-/* Reserves memory for a body of that length. False: the request is refused for it. */
-static bool reserve(struct httpd_request *r, size_t n)
+/* Reserves memory for a body of that length, as far as it has to be held at once. False: the
+   request is refused for it. */
+static bool reserve(struct httpd_request *r, uint64_t length)
 {
   struct httpd *h = r->server;
-  if (n > h->limits.max_body)
+  size_t n = length > BODY_WINDOW + MAX_BLOCK ? BODY_WINDOW + MAX_BLOCK : (size_t)length;
+  if (length > h->limits.max_body)
     r->refusal = MHD_HTTP_CONTENT_TOO_LARGE;
   else if (n > r->reserved && n - r->reserved > h->limits.max_buffered - h->buffered)
     r->refusal = MHD_HTTP_SERVICE_UNAVAILABLE;
@@ -248,7 +258,7 @@ static enum MHD_Result begin(struct httpd_request *r, const char *method, const 
   /* A client that is still sending would lose the answer in the reset that follows it. */
   r->stranger = !has_key(r);
   r->peer->known = r->peer->known || !r->stranger;
-  bool may_send = r->stranger || reserve(r, length > SIZE_MAX ? SIZE_MAX : (size_t)length);
+  bool may_send = r->stranger || reserve(r, length);
   if (!may_send && length > MAX_DISCARD)
     return refuse_body(r);
   lbox__peer_enter(r->peer, PHASE_BODY);
@@ -257,35 +267,84 @@ static enum MHD_Result begin(struct httpd_request *r, const char *method, const 
 
 /* --- the body --------------------------------------------------------------------------------- */
 
+/* Lua is to have the request. False: there are too many. */
+static bool hand_over(struct httpd_request *r)
+{
+  struct httpd *h = r->server;
+  if (h->waiting_count >= h->limits.waiting)
+    return false;
+  r->queued = r->held = true;
+  *(h->waiting_tail ? &h->waiting_tail->next_waiting : &h->waiting) = r;
+  h->waiting_tail = r;
+  h->waiting_count++;
+  lbox_engine_post(h->engine, &h->ready);
+  return true;
+}
+
+/* Holds the client up until Lua has taken what there is, or answered. */
+static void wait_for_lua(struct httpd_request *r)
+{
+  lbox__peer_enter(r->peer, PHASE_HANDLER);
+  suspend(r);
+}
+
 static enum MHD_Result receive(struct httpd_request *r, const char *bytes, size_t n)
 {
+  bool wanted = !r->stranger && !r->refusal && !r->answered && !r->dropped;
   lbox__peer_moved(r->peer, n);
-  size_t len = lbox_buf_len(&r->body);
-  if (!r->stranger && !r->refusal && reserve(r, len + n) && lbox_buf_append(&r->body, bytes, n))
-    return MHD_YES;
-  if (!r->stranger && !r->refusal)
+  r->received += n;
+  if (wanted && !(reserve(r, r->received) && lbox_buf_append(&r->body, bytes, n)) && !r->refusal)
     r->refusal = MHD_HTTP_SERVICE_UNAVAILABLE;
+  size_t len = lbox_buf_len(&r->body);
+  if (wanted && !r->refusal && !r->queued && len >= BODY_PART && !hand_over(r))
+    r->refusal = MHD_HTTP_SERVICE_UNAVAILABLE;
+  if (r->queued)
+    lbox_engine_post(r->server->engine, &r->ready);
+  if (wanted && !r->refusal) {
+    if (len >= BODY_WINDOW)
+      wait_for_lua(r);
+    return MHD_YES;
+  }
   /* libmicrohttpd can answer only after the body: it is read to its end, within reason. */
   lbox__request_free_body(r);
   r->discarded += n;
   return r->discarded <= MAX_DISCARD ? MHD_YES : MHD_NO;
 }
 
-/* The request is complete: Lua is to have it. */
-static enum MHD_Result enqueue(struct httpd_request *r)
+void lbox__request_took(struct httpd_request *r)
 {
-  struct httpd *h = r->server;
-  if (r->refusal)
+  if (r->whole)
+    lbox__request_free_body(r);
+  else if (r->suspended) {
+    resume(r);
+    lbox__httpd_flush(r->server);
+  }
+}
+
+static enum MHD_Result queue_early(struct httpd_request *r)
+{
+  enum MHD_Result result = MHD_queue_response(r->mhd, r->early_status, r->early);
+  MHD_destroy_response(r->early);
+  r->early = NULL;
+  lbox__peer_enter(r->peer, PHASE_ANSWER);
+  return result;
+}
+
+/* The end of the body is here. */
+static enum MHD_Result end_body(struct httpd_request *r)
+{
+  r->whole = true;
+  if (r->early)
+    return queue_early(r);
+  if (r->refusal && !r->queued)
     return refuse_body(r);
-  if (h->waiting_count >= h->limits.waiting)
+  if (r->dropped)
+    return refuse(r, 500, "{\"error\":\"the server gave no answer\"}");
+  if (r->queued)
+    lbox_engine_post(r->server->engine, &r->ready);
+  else if (!hand_over(r))
     return refuse(r, MHD_HTTP_SERVICE_UNAVAILABLE, "{\"error\":\"too many requests at once\"}");
-  r->queued = r->held = true;
-  *(h->waiting_tail ? &h->waiting_tail->next_waiting : &h->waiting) = r;
-  h->waiting_tail = r;
-  h->waiting_count++;
-  lbox__peer_enter(r->peer, PHASE_HANDLER);
-  suspend(r);
-  lbox_engine_post(h->engine, &h->ready);
+  wait_for_lua(r);
   return MHD_YES;
 }
 
@@ -306,8 +365,8 @@ enum MHD_Result lbox__request_handle(void *server, struct MHD_Connection *mhd, c
     *upload_len = 0;
     return receive(r, upload, n);
   }
-  if (!r->queued)
-    return enqueue(r);
+  if (!r->whole)
+    return end_body(r);
   /* It was resumed without an answer. */
   return r->dropped ? refuse(r, 500, "{\"error\":\"the server gave no answer\"}") : MHD_NO;
 }
@@ -376,12 +435,21 @@ void lbox__request_unanswer(struct httpd_request *r)
 
 void lbox__request_answer(struct httpd_request *r, unsigned status, struct MHD_Response *response)
 {
-  if (r->mhd && !r->answered) {
-    r->answered = MHD_queue_response(r->mhd, status, response) == MHD_YES;
-    resume(r);
-    lbox__httpd_flush(r->server);
+  if (!r->mhd || r->answered) {
+    MHD_destroy_response(response);
+    return;
   }
-  MHD_destroy_response(response);
+  if (r->whole) {
+    r->answered = MHD_queue_response(r->mhd, status, response) == MHD_YES;
+    MHD_destroy_response(response);
+  } else { /* the rest of the body is thrown away */
+    r->answered = true;
+    r->early = response;
+    r->early_status = status;
+    lbox__request_free_body(r);
+  }
+  resume(r);
+  lbox__httpd_flush(r->server);
 }
 
 bool lbox__request_write(struct httpd_request *r, const char *bytes, size_t n)
@@ -423,6 +491,7 @@ void lbox__request_drop(struct httpd_request *r)
   struct httpd *h = r->server;
   r->held = false;
   lbox_engine_unpost(h->engine, &r->ready);
+  lbox__request_free_body(r);
   if (!r->answered)
     r->dropped = true;
   else if (r->streamed && !r->finished)

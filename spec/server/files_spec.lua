@@ -98,6 +98,67 @@ describe("the files of a local box", function()
     os.remove(place)
   end)
 
+  -- How much memory the server ever had, in bytes.
+  local function peak()
+    return 1024 * tonumber(support.sh("grep VmHWM /proc/" .. server.pid .. "/status"):match("%d+"))
+  end
+
+  --- Uploads what a shell command writes as the last file's content, while it comes. `prefix` is put before the client.
+  local function send(names, command, prefix)
+    local head = {}
+    for i, name in ipairs(names) do
+      head[i] = ('--b\\r\\nContent-Disposition: form-data; name="paths"\\r\\n\\r\\n%s\\r\\n--b\\r\\n'
+        .. 'Content-Disposition: form-data; name="files"; filename="x"\\r\\n\\r\\n'):format(name)
+    end
+    return (support.sh(("{ printf %%b '%s'; %s; printf %%b '\\r\\n--b--\\r\\n'; } | %s curl -s -w '%%{http_code}' "
+      .. "-X POST -T - -H 'Content-Type: multipart/form-data; boundary=b' -H 'X-Box-Api-Key: %s' "
+      .. "%s/v2/box/%s/files/upload"):format(table.concat(head, "content\\r\\n"), command, prefix or "", server.key,
+        server.url, box.id)))
+  end
+
+  it("are uploaded in any size, of which the server holds little", function()
+    local before = peak()
+    local content = "yes 0123456789abcdef 2>/dev/null | head -c 300000000"
+    assert.are.equal("{}200", send({ "small", "huge" }, content))
+    assert.are.equal("content" .. support.sh(content .. " | sha256sum"), sh("cat small; sha256sum < huge; rm huge"))
+    assert.is_true(peak() - before < 20e6, (peak() - before) .. " bytes more")
+  end)
+
+  it("that are half uploaded are not there, and what was before is", function()
+    sh("mkdir half; echo before > half/a; touch half/z")
+    local noted = "/home/boxuser/noted"
+    box.exec:command(("( while ! ls -A half | grep -q lbox-write; do sleep 0.05; done; ls -A half > %s ) >&- 2>&- &")
+      :format(noted))
+    -- The client dies within the second file.
+    send({ "half/a", "half/b" }, "head -c 9000000 /dev/zero; sleep 2", "timeout -s KILL 0.7")
+    assert.matches("%.lbox%-write%-", sh("cat " .. noted))
+    local listed
+    for _ = 1, 100 do
+      listed = sh("cat half/a; ls -A half")
+      if listed == "before\na\nz\n" then
+        break
+      end
+    end
+    assert.are.equal("before\na\nz\n", listed)
+  end)
+
+  it("that cannot be uploaded are refused before all of them were sent, over a connection that goes on", function()
+    local body = support.sh("mktemp"):gsub("\n", "")
+    support.sh("head -c 5000000 /dev/zero > " .. body)
+    local text = support.sh(("curl -s -w '\\n%%{http_code} %%{num_connects}\\n' -H 'X-Box-Api-Key: %s' "
+      .. "-F paths=/usr/x -F 'files=@%s' %s/v2/box/%s/files/upload --next -s -w '\\n%%{http_code} %%{num_connects}' "
+      .. "-H 'X-Box-Api-Key: %s' %s/v2/box/%s"):format(server.key, body, server.url, box.id, server.key, server.url,
+        box.id))
+    assert.matches("read%-only in a box", text)
+    assert.matches("\n403 1\n", text)
+    assert.matches("\n200 0$", text)
+    -- Not an upload, and kept whole: there is a limit.
+    support.sh("head -c 70000000 /dev/zero > " .. body)
+    local status, said = curl("write", "-H 'Expect:' --data-binary @" .. body)
+    assert.are.same({ 413, '{"error":"the request body is too large"}' }, { status, said })
+    os.remove(body)
+  end)
+
   it("are uploaded only as they are told", function()
     assert.are.equal(400, (curl("upload", "-F paths=x")))
     assert.are.equal(400, (curl("upload", "-F other=x")))
@@ -122,6 +183,19 @@ describe("the files of a local box", function()
   end)
 end)
 
+--- The parts of a body that comes in pieces of so many bytes.
+local function parse(text, boundary, size)
+  local at, parts = 1, {}
+  multipart.read(function()
+    local piece = text:sub(at, at + (size or #text) - 1)
+    at = at + #piece
+    return piece ~= "" and piece or nil
+  end, boundary, function(part)
+    parts[#parts + 1] = { name = part.name, filename = part.filename, type = part.type, bytes = part:all() }
+  end)
+  return parts
+end
+
 describe("a multipart body", function()
   local function body(parts, boundary)
     local text = {}
@@ -136,10 +210,12 @@ describe("a multipart body", function()
   it("comes apart as it was put together", function()
     local parts = { { name = "paths", bytes = "a" }, { name = "empty", bytes = "" },
       { name = "files", filename = "x y.bin", type = "a/b", bytes = "\0\r\n--" } }
-    assert.are.same(parts, multipart.parse(body(parts, "b"), "b"))
-    assert.are.same({}, multipart.parse("--b--\r\n", "b"))
-    assert.are.same("q\"x", multipart.parse(body({ { name = "q%22x", bytes = "" } }, "b"), "b")[1].name)
-    assert.are.same("", multipart.parse(body({ { name = "", bytes = "" } }, "b"), "b")[1].name)
+    for size = 1, 60 do
+      assert.are.same(parts, parse(body(parts, "b"), "b", size))
+    end
+    assert.are.same({}, parse("--b--\r\n", "b"))
+    assert.are.same("q\"x", parse(body({ { name = "q%22x", bytes = "" } }, "b"), "b")[1].name)
+    assert.are.same("", parse(body({ { name = "", bytes = "" } }, "b"), "b")[1].name)
   end)
 
   it("names its boundary, or is none", function()
@@ -157,15 +233,15 @@ describe("a multipart body", function()
     local parts = { { name = "paths", bytes = "a" }, { name = "files", filename = "x", bytes = "content" } }
     local whole = body(parts, "boundary")
     for n = 0, #whole - 5 do
-      local ok, err = pcall(multipart.parse, whole:sub(1, n), "boundary")
+      local ok, err = pcall(parse, whole:sub(1, n), "boundary")
       assert.is_false(ok, n)
       assert.are.equal(400, err.status_code)
     end
     local rnd = random.new(7)
     for _ = 1, 20000 do
       local at = rnd(#whole)
-      local ok, result = pcall(multipart.parse, whole:sub(1, at - 1) .. string.char(rnd(256) - 1) .. whole:sub(at + 1),
-        "boundary")
+      local ok, result = pcall(parse, whole:sub(1, at - 1) .. string.char(rnd(256) - 1) .. whole:sub(at + 1),
+        "boundary", rnd(40))
       assert.is_true(ok and #result <= 2 or not ok and result.status_code == 400, tostring(result))
     end
   end)

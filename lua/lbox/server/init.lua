@@ -17,7 +17,8 @@ local Variables = require "lbox.server.variables"
 
 local M = {}
 
-local MAX_BODY = 64 * 1024 * 1024
+-- Of an upload; what else is sent is kept whole and less (listener.lua).
+local MAX_BODY = 1 << 40
 -- On demand: how long it stays after the last client left.
 local LINGER_MS, LOOK_MS = 30000, 1000
 

@@ -14,6 +14,8 @@ local HIGH_WATER = 256 * 1024
 -- Requests handled at once; further ones wait in the HTTP server, which refuses the rest with 503.
 local MAX_LIVE = 1000
 local MAX_JSON = 4 * 1024 * 1024
+-- Bodies that are wanted whole: each, and all together.
+local MAX_BODY, MAX_BODIES = 64 * 1024 * 1024, 256 * 1024 * 1024
 
 -- ------------------------------------------------------------------------------ parts of a URL
 
@@ -64,7 +66,7 @@ end
 ---@field address string|nil  of a tcp peer, "127.0.0.1:1234"
 ---@field answered boolean
 ---@field status integer|nil  of the answer
----@field began number     when it was complete, in async.now()
+---@field began number     when the handler got it, in async.now()
 local Request = {}
 Request.__index = Request
 
@@ -75,11 +77,57 @@ function Request:header(name)
   return self.conn:header(name)
 end
 
+--- Waits until more of the body is here, or there is room to write, or the client is gone.
+local function wait_for_change(conn)
+  local id = conn:id()
+  local op = async.op(function() async.source(id, nil) end)
+  async.source(id, function()
+    async.source(id, nil)
+    op:resolve()
+  end)
+  async.wait(op)
+end
+
+local REFUSED = { [413] = "the request body is too large", [503] = "too many request bodies at once" }
+
+--- The next piece of the body, nil at its end. A large body is read while it comes, and its client waits as long as
+--- nobody reads. Raises kind `api` 413 or 503 when it is too much, `network` when the client went away.
+---@return string|nil
+function Request:read()
+  while true do
+    local bytes, status = self.conn:read()
+    if bytes == false and REFUSED[status] then
+      errors.raise("api", REFUSED[status], { status_code = status })
+    elseif bytes == false then
+      errors.raise("network", "the client went away within its request")
+    elseif bytes ~= "" then
+      return bytes
+    end
+    wait_for_change(self.conn)
+  end
+end
+
+--- Makes room for bytes of a body that is kept whole, until the request is done.
+local function keep(self, n)
+  local listener = self.listener
+  self.kept = self.kept + n
+  listener.kept = listener.kept + n
+  local status = self.kept > MAX_BODY and 413 or listener.kept > MAX_BODIES and 503
+  if status then
+    errors.raise("api", REFUSED[status], { status_code = status })
+  end
+end
+
 --- The body.
 ---@return string
 function Request:body()
   if not self.bytes then
-    self.bytes = self.conn:body()
+    local parts = {}
+    for bytes in self.read, self do
+      keep(self, #bytes)
+      parts[#parts + 1] = bytes
+    end
+    self.bytes = table.concat(parts)
   end
   return self.bytes
 end
@@ -107,14 +155,26 @@ function Request:json(max)
   return json.strip_nulls(value)
 end
 
---- The parts of a multipart/form-data body. Raises kind `api` 415 when it is none, 400 when it is not whole.
----@return lbox.server.Part[]
-function Request:parts()
+--- Calls `fn(part)` for one part of a multipart/form-data body after the other, while it comes: `part:read()` gives
+--- its pieces. Raises kind `api` 415 when the body is none, 400 when it is not whole.
+---@param fn fun(part: lbox.server.Part)
+function Request:each_part(fn)
   local boundary = multipart.boundary(self:header("Content-Type"))
   if not boundary then
     errors.raise("api", "the request body must be multipart/form-data", { status_code = 415 })
   end
-  return multipart.parse(self:body(), boundary)
+  multipart.read(function() return self:read() end, boundary, fn)
+end
+
+--- The parts of a multipart/form-data body, each with its content in `bytes`.
+---@return lbox.server.Part[]
+function Request:parts()
+  local parts = {}
+  self:each_part(function(part)
+    part.bytes = part:all(function(n) keep(self, n) end)
+    parts[#parts + 1] = part
+  end)
+  return parts
 end
 
 --- Whether the client hung up.
@@ -245,11 +305,13 @@ function Writer:abort()
   end
 end
 
-local function new_request(conn)
+local function new_request(listener, conn)
   local peer, detail = conn:peer()
   local method = conn:method()
   return setmetatable({
     conn = conn,
+    listener = listener,
+    kept = 0,
     method = method == "HEAD" and "GET" or method,
     path = path_of(conn:path(), method),
     query = M.parse_query(conn:query()),
@@ -273,6 +335,7 @@ local function handle(self, request)
     request.writer:abort()
   end
   request.conn:close()
+  self.kept = self.kept - request.kept
   self.live = self.live - 1
   self:accept()
   if not ok then
@@ -287,7 +350,7 @@ function Listener:accept()
     if not conn then
       return
     end
-    local request = new_request(conn)
+    local request = new_request(self, conn)
     if request.path then
       self.live = self.live + 1
       self.spawn(function() handle(self, request) end)
@@ -314,6 +377,7 @@ function M.new(opts)
     id = server:id(),
     handler = opts.handler,
     live = 0,
+    kept = 0,
     stopped = false,
     spawn = scope and function(fn) return scope:spawn(fn) end or async.spawn,
   }, Listener)

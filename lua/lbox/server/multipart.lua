@@ -1,4 +1,5 @@
---- Bodies of type multipart/form-data (RFC 7578), whole in memory.
+--- Bodies of type multipart/form-data (RFC 7578), read while they come: of a file's content no more is held than a
+--- piece.
 local errors = require "lbox.errors"
 
 local M = {}
@@ -39,46 +40,130 @@ end
 ---@field name string
 ---@field filename string|nil  nil: a field, not a file
 ---@field type string|nil      the Content-Type it came with
----@field bytes string
+local Part = {}
+Part.__index = Part
 
---- The parts of a body, in their order. Raises `api` 400 for what is none.
----@param body string
+--- What was received and not yet made use of.
+---@class lbox.server.multipart.Source
+---@field buffer string
+---@field next fun(): string|nil
+local Source = {}
+Source.__index = Source
+
+--- Takes in another piece; the end of the body comes too early.
+function Source:more()
+  local bytes = self.next()
+  if not bytes then
+    refuse("the multipart body is not whole")
+  end
+  self.buffer = self.buffer .. bytes
+end
+
+--- At least `n` bytes in the buffer.
+function Source:need(n)
+  while #self.buffer < n do
+    self:more()
+  end
+end
+
+--- What comes before `mark`, which is left out too; nil when that is more than `max`.
+function Source:up_to(mark, max)
+  local from, to
+  local seen = 1
+  repeat
+    from, to = self.buffer:find(mark, seen, true)
+    if not from then
+      if #self.buffer > max + #mark then
+        return nil
+      end
+      seen = math.max(1, #self.buffer - #mark + 2)
+      self:more()
+    end
+  until from
+  local before = self.buffer:sub(1, from - 1)
+  self.buffer = self.buffer:sub(to + 1)
+  return #before <= max and before or nil
+end
+
+--- The next piece of the part's content, nil at its end.
+---@return string|nil
+function Part:read()
+  local source, mark = self.source, self.mark
+  while not self.ended do
+    local from, to = source.buffer:find(mark, 1, true)
+    -- What could be the beginning of the mark stays.
+    local sure = from and from - 1 or #source.buffer - #mark + 1
+    local bytes = sure > 0 and source.buffer:sub(1, sure) or ""
+    if from then
+      self.ended = true
+      source.buffer = source.buffer:sub(to + 1)
+    elseif sure > 0 then
+      source.buffer = source.buffer:sub(sure + 1)
+    else
+      source:more()
+    end
+    if bytes ~= "" then
+      return bytes
+    end
+  end
+end
+
+--- The whole content. `hold(n)` hears of the bytes that are held for it, and may raise.
+---@param hold (fun(n: integer))|nil
+---@return string
+function Part:all(hold)
+  local pieces = {}
+  for bytes in self.read, self do
+    if hold then
+      hold(#bytes)
+    end
+    pieces[#pieces + 1] = bytes
+  end
+  return table.concat(pieces)
+end
+
+local function begin(source, mark)
+  local blanks = source:up_to("\r\n", MAX_HEAD)
+  local head = blanks and not blanks:find("[^ \t]") and source:up_to("\r\n\r\n", MAX_HEAD)
+  if not head then
+    refuse("the multipart body is not whole")
+  end
+  head = "\r\n" .. head .. "\r\n"
+  local disposition = head:match("\n[Cc]ontent%-[Dd]isposition:%s*([^\r\n]*)") or ""
+  local name = parameter(disposition, "name")
+  if not name then
+    refuse("a part of the multipart body has no name")
+  end
+  return setmetatable({ name = name, filename = parameter(disposition, "filename"),
+    type = head:match("\n[Cc]ontent%-[Tt]ype:%s*([^\r\n]*)"), source = source, mark = mark }, Part)
+end
+
+--- Calls `fn(part)` for one part of a body after the other, each before its content has come. What `fn` does not
+--- read of it is passed over. Raises `api` 400 for what is no such body.
+---@param next fun(): string|nil  the next piece of the body, nil at its end
 ---@param boundary string
----@return lbox.server.Part[]
-function M.parse(body, boundary)
-  local mark = "--" .. boundary
-  local parts = {}
-  local from, at = body:find(mark, 1, true)
-  if from ~= 1 and (not from or body:sub(from - 2, from - 1) ~= "\r\n") then
+---@param fn fun(part: lbox.server.Part)
+function M.read(next, boundary, fn)
+  local source = setmetatable({ buffer = "\r\n", next = next }, Source)
+  local mark = "\r\n--" .. boundary
+  if not source:up_to(mark, MAX_HEAD) then
     refuse("the multipart body does not begin with its boundary")
   end
-  while body:sub(at + 1, at + 2) ~= "--" do
-    local head_at = body:match("^[ \t]*\r\n()", at + 1)
-    local head_end, content_at
-    if head_at then
-      head_end, content_at = body:find("\r\n\r\n", head_at - 2, true)
+  local count = 0
+  while true do
+    source:need(2)
+    if source.buffer:sub(1, 2) == "--" then
+      break
     end
-    local next_from, next_at = body:find("\r\n" .. mark, content_at and content_at - 1 or #body, true)
-    if not head_end or not next_from or head_end - head_at > MAX_HEAD then
-      refuse("the multipart body is not whole")
-    end
-    local head = "\r\n" .. body:sub(head_at, head_end)
-    local disposition = head:match("\n[Cc]ontent%-[Dd]isposition:%s*([^\r\n]*)") or ""
-    local name = parameter(disposition, "name")
-    if not name then
-      refuse("a part of the multipart body has no name")
-    elseif #parts == MAX_PARTS then
+    count = count + 1
+    if count > MAX_PARTS then
       refuse(("the multipart body has more than %d parts"):format(MAX_PARTS))
     end
-    parts[#parts + 1] = {
-      name = name,
-      filename = parameter(disposition, "filename"),
-      type = head:match("\n[Cc]ontent%-[Tt]ype:%s*([^\r\n]*)"),
-      bytes = body:sub(content_at + 1, next_from - 1),
-    }
-    at = next_at
+    local part = begin(source, mark)
+    fn(part)
+    while part:read() do end
   end
-  return parts
+  while next() do end
 end
 
 return M

@@ -478,31 +478,61 @@ function Sandbox:read_pieces(path, fn)
   end)
 end
 
---- Writes a file whole or not at all; makes the directories it needs. A symlink is written through,
---- also when what it names is not there, in a directory that is.
+---@class lbox.server.NewFile  a file that is not in its place yet
+local NewFile = {}
+NewFile.__index = NewFile
+
+--- Writes all pieces of a file, as `next()` gives them, beside its place, and makes the directories it needs. `commit`
+--- puts it there, `abandon` takes it away. A symlink is written through, also when what it names is not there, in a
+--- directory that is.
 ---@param path string
----@param bytes string
-function Sandbox:write_file(path, bytes)
+---@param next fun(): string|nil  may wait, and may raise
+---@return lbox.server.NewFile
+function Sandbox:new_file(path, next)
   check_path(path)
   wait_for_thaw(self)
   local fd, file = ask(self, path, init_link.CREATE, string.pack("=s4", path))
-  local handle = string.pack("=I4", file)
+  local new = setmetatable({ sandbox = self, path = path, handle = string.pack("=I4", file) }, NewFile)
   local ok, err = pcall(with_file, fd, path, function()
-    local at = 1
-    while at <= #bytes do
-      local n, why, name = posix.write(fd, bytes, at, PIECE)
-      if not n then
-        fail(("%s: %s"):format(path, why), { errno = name })
+    for bytes in next do
+      local at = 1
+      while at <= #bytes do
+        wait_for_thaw(self)
+        local n, why, name = posix.write(fd, bytes, at, PIECE)
+        if not n then
+          fail(("%s: %s"):format(path, why), { errno = name })
+        end
+        at = at + n
+        async.checkpoint()
       end
-      at = at + n
-      async.checkpoint()
     end
   end)
   if not ok then
-    self.link:tell(init_link.ABANDON, handle)
+    new:abandon()
     error(err, 0)
   end
-  ask(self, path, init_link.COMMIT, handle)
+  return new
+end
+
+function NewFile:commit()
+  wait_for_thaw(self.sandbox)
+  ask(self.sandbox, self.path, init_link.COMMIT, self.handle)
+end
+
+function NewFile:abandon()
+  self.sandbox.link:tell(init_link.ABANDON, self.handle)
+end
+
+--- Writes a file whole or not at all.
+---@param path string
+---@param bytes string
+function Sandbox:write_file(path, bytes)
+  local rest = bytes
+  self:new_file(path, function()
+    local piece = rest
+    rest = nil
+    return piece
+  end):commit()
 end
 
 local function parse_list(bytes)

@@ -6,6 +6,7 @@ local runs = require "lbox.server.runs"
 
 local MAX_FILE = 32 * 1024 * 1024
 local MAX_RANGE = 8 * 1024 * 1024
+local MAX_PATH = 4095
 
 local STATUS = { ENOENT = 404, EACCES = 403, EPERM = 403, EROFS = 403, EISDIR = 400, ENOTDIR = 400,
   EINVAL = 400, ENAMETOOLONG = 400, ELOOP = 400, EXDEV = 400, ENOTEMPTY = 409, EEXIST = 409, EBUSY = 409, EFBIG = 413,
@@ -134,23 +135,53 @@ local function remove(server, request, params)
   request:answer(200, {})
 end
 
---- Fields `paths` and files `files`, which belong together by their order.
-local function upload(server, request, params)
-  local paths, files = {}, {}
-  for _, part in ipairs(request:parts()) do
-    if part.name == "paths" then
-      paths[#paths + 1] = fields.path(part.bytes, "paths")
-    elseif part.name == "files" then
-      files[#files + 1] = part.bytes
+--- Holds on to a path; longer is none.
+local function path_field(part)
+  local held = 0
+  return fields.path(part:all(function(n)
+    held = held + n
+    if held > MAX_PATH then
+      errors.raise("api", ("paths: a path has at most %d bytes"):format(MAX_PATH), { status_code = 400 })
     end
-  end
+  end), "paths")
+end
+
+--- Writes what is uploaded beside its place while it comes. Fields `paths` and files `files` belong together by their
+--- order, a path before its file.
+local function receive(box, request, files)
+  local paths = {}
+  request:each_part(function(part)
+    if part.name == "paths" then
+      paths[#paths + 1] = path_field(part)
+    elseif part.name == "files" then
+      local path = paths[#files + 1]
+      if not path then
+        errors.raise("api", "an upload has a field paths before each file", { status_code = 400 })
+      end
+      files[#files + 1] = box:new_file(path, function() return part:read() end)
+    end
+  end)
   if #paths ~= #files or #files == 0 then
     errors.raise("api", ("an upload needs as many paths as files, got %d and %d"):format(#paths, #files),
       { status_code = 400 })
   end
+end
+
+local function upload(server, request, params)
   with_files(server, params, function(box)
-    for i, path in ipairs(paths) do
-      box:write_file(path, files[i])
+    local files, done = {}, 0
+    local ok, err = pcall(function()
+      receive(box, request, files)
+      for _, file in ipairs(files) do
+        done = done + 1
+        file:commit()
+      end
+    end)
+    for i = done + 1, #files do
+      files[i]:abandon()
+    end
+    if not ok then
+      error(err, 0)
     end
   end)
   request:answer(200, {})
