@@ -214,6 +214,23 @@ describe("the CLI of an agent", function()
     assert.are.equal(400, err.status_code)
   end)
 
+  it("gets ten files of 10 MiB with a prompt, and no larger one", function()
+    local box = create()
+    local path, paths = os.tmpname(), {}
+    for i = 1, 10 do
+      paths[i] = path
+    end
+    support.sh("head -c 10485760 /dev/zero >" .. path)
+    local done = run(box, "cat >/dev/null; cat ~/.lbox/prompts/*/* | wc -c >size\n" .. say(RESULT), { files = paths })
+    assert.are.equal("yes", done.result)
+    assert.are.equal("104857600\n", box.files:read("size"))
+    support.sh("echo >>" .. path)
+    local _, err = run(box, say(RESULT), { files = { path } })
+    os.remove(path)
+    assert.are.equal(413, err.status_code)
+    assert.matches("files[0] is larger than 10485760 bytes", err.message, 1, true)
+  end)
+
   it("may be a script of an npm package, which comes with what lies beside it and no more", function()
     local root = dir .. "/agents/node_modules/"
     install(root .. "@openai/codex/bin/codex.js")

@@ -1,27 +1,13 @@
 -- Schedules of local boxes. So that nobody waits for a minute to begin, specs put the next time of a
 -- schedule a moment ahead, in the database of the server.
-local json = require "lbox.json"
 local lbox = require "lbox"
-local listener = require "lbox.server.listener"
-local posix = require "lbox.server.posix"
+local receiver = require "spec.support.receiver"
 local sqlite = require "lbox.server.sqlite"
 local support = require "spec.support.local"
 local Box = lbox.Box
 
 describe("a schedule of a local box", function()
   local server, box, hook
-
-  --- Something that webhooks are sent to: `told` holds the bodies and headers; `statuses` what it answers.
-  local function receiver()
-    local fd, port = posix.listen { host = "127.0.0.1", port = 0 }
-    local self = { url = ("http://127.0.0.1:%d/hook"):format(port), told = {}, statuses = {} }
-    self.listener = listener.new { fd = fd, handler = function(request)
-      self.told[#self.told + 1] = { body = json.decode(request:body()), key = request:header("X-Secret"),
-        type = request:header("Content-Type") }
-      request:answer(table.remove(self.statuses, 1) or 200, {})
-    end }
-    return self
-  end
 
   local function change(sql, ...)
     local db = sqlite.open(server.dir .. "/data/lbox.db")
@@ -71,7 +57,7 @@ describe("a schedule of a local box", function()
       agent = { harness = "custom", custom_harness = { command = "sh", args = { "/home/boxuser/agent.sh" } } },
     })
     box.files:write { path = "/home/boxuser/agent.sh", content = AGENT }
-    hook = receiver()
+    hook = receiver.start()
   end)
 
   before_each(function()

@@ -8,6 +8,7 @@ local json = require "lbox.json"
 local Job = require "lbox.server.job"
 local lifecycle = require "lbox.server.lifecycle"
 local posix = require "lbox.server.posix"
+local run_webhooks = require "lbox.server.run_webhooks"
 local sandbox = require "lbox.server.sandbox"
 local settings = require "lbox.server.settings"
 local Trees = require "lbox.server.trees"
@@ -355,9 +356,9 @@ function Boxes:sweep()
 end
 
 --- Whether anything is going on in any box: work of ours, or processes a command left behind. Who has a
---- public URL may be asked at any time, and who has a schedule needs its time kept.
+--- public URL may be asked at any time, who has a schedule needs its time kept, and a webhook waits to be told.
 function Boxes:busy()
-  if self.server.public_urls:busy() or self.server.schedules:busy() then
+  if self.server.public_urls:busy() or self.server.schedules:busy() or run_webhooks.busy(self.server) then
     return true
   end
   for id, live in pairs(self.live) do

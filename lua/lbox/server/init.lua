@@ -9,6 +9,7 @@ local listener = require "lbox.server.listener"
 local posix = require "lbox.server.posix"
 local public_urls = require "lbox.server.public_urls"
 local router = require "lbox.server.router"
+local run_webhooks = require "lbox.server.run_webhooks"
 local schedules = require "lbox.server.schedules"
 local secret = require "lbox.server.secret"
 local Snapshots = require "lbox.server.snapshots"
@@ -182,6 +183,7 @@ function M.serve(opts)
     -- What goes on by itself from here on; whatever could fail has been done.
     server.public_urls = public_urls.new(server)
     server.schedules = schedules.new(server)
+    run_webhooks.tell(server)
     lifecycle.watch(server, opts.idle_pause)
     opts.ready { data = opts.data, socket = server.data.socket, url = server.url,
       key = server.data.key, key_file = server.data.key_file }

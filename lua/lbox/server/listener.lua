@@ -108,11 +108,11 @@ function Request:read()
 end
 
 --- Makes room for bytes of a body that is kept whole, until the request is done.
-local function keep(self, n)
+local function keep(self, n, max)
   local listener = self.listener
   self.kept = self.kept + n
   listener.kept = listener.kept + n
-  local status = self.kept > MAX_BODY and 413 or listener.kept > MAX_BODIES and 503
+  local status = self.kept > (max or MAX_BODY) and 413 or listener.kept > MAX_BODIES and 503
   if status then
     errors.raise("api", REFUSED[status], { status_code = status })
   end
@@ -166,12 +166,13 @@ function Request:each_part(fn)
   multipart.read(function() return self:read() end, boundary, fn)
 end
 
---- The parts of a multipart/form-data body, each with its content in `bytes`.
+--- The parts of a multipart/form-data body, each with its content in `bytes`: of at most `max` (64 MiB) together.
+---@param max integer|nil  bytes
 ---@return lbox.server.Part[]
-function Request:parts()
+function Request:parts(max)
   local parts = {}
   self:each_part(function(part)
-    part.bytes = part:all(function(n) keep(self, n) end)
+    part.bytes = part:all(function(n) keep(self, n, max) end)
     parts[#parts + 1] = part
   end)
   return parts

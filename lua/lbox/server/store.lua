@@ -87,6 +87,13 @@ local VERSIONS = { [[
     session_id TEXT NOT NULL,
     PRIMARY KEY (box_id, folder)
   );
+]], [[
+  CREATE TABLE webhooks (       -- that are to be told of a run
+    run_id TEXT PRIMARY KEY,
+    box_id TEXT NOT NULL,       -- which may be gone
+    url TEXT NOT NULL,
+    headers TEXT NOT NULL       -- as JSON
+  );
 ]] }
 
 ---@class lbox.server.Store

@@ -19,21 +19,23 @@ end
 --- Raises 400 unless a webhook can be told there.
 ---@param to string|nil
 ---@param headers table<string, string>|nil
-function M.check(to, headers)
+---@param named string|nil  what comes before the names of the two fields
+function M.check(to, headers, named)
+  named = named or "webhook_"
   if to and (#to > MAX_URL or not to:match("^[Hh][Tt][Tt][Pp][Ss]?://[^%s%c/?#]+[^%s%c]*$")) then
-    refuse(("webhook_url %q: an http or https URL of at most %d characters"):format(to:sub(1, 200), MAX_URL))
+    refuse(("%surl %q: an http or https URL of at most %d characters"):format(named, to:sub(1, 200), MAX_URL))
   end
   local size = 0
   for name, value in pairs(headers or {}) do
     if type(name) ~= "string" or not name:match("^[%w!#$%%&'*+.^_`|~-]+$") then
-      refuse(("webhook_headers: %q is no name of a header"):format(tostring(name)))
+      refuse(("%sheaders: %q is no name of a header"):format(named, tostring(name)))
     elseif type(value) ~= "string" or value:find("[%c]") then
-      refuse(("webhook_headers: the value of %s must be a string without control characters"):format(name))
+      refuse(("%sheaders: the value of %s must be a string without control characters"):format(named, name))
     end
     size = size + #name + #value
   end
   if size > MAX_HEADERS then
-    refuse(("webhook_headers: at most %d bytes of them"):format(MAX_HEADERS))
+    refuse(("%sheaders: at most %d bytes of them"):format(named, MAX_HEADERS))
   end
 end
 
