@@ -107,6 +107,70 @@ describe("the CLI of an agent", function()
     end
   end)
 
+  it("hears of MCP servers, whose headers are in its environment only", function()
+    local secret = "Bearer mcp-0123456789"
+    local box = create { mcp_servers = {
+      { name = "files", package = "@scope/files@1.2", args = { "/tmp", "${HOME}" } },
+      { name = "far", url = "https://mcp.example/x?y=${Z}", headers = { Authorization = secret } } } }
+    local script = "echo \"$*\" >args; env >vars\n"
+    run(box, script .. say(RESULT))
+    local config = json.decode(box.files:read("args"):match("%-%-mcp%-config=(%b{})"))
+    assert.are.same({ type = "stdio", command = "npx",
+      args = { "--yes", "@scope/files@1.2", "/tmp", "${LBOX_MCP_1}" } }, config.mcpServers.files)
+    assert.are.same({ type = "http", url = "${LBOX_MCP_3}", headers = { Authorization = "${LBOX_MCP_2}" } },
+      config.mcpServers.far)
+    local vars = "\n" .. box.files:read("vars")
+    for _, line in ipairs { "LBOX_MCP_1=${HOME}", "LBOX_MCP_2=" .. secret,
+      "LBOX_MCP_3=https://mcp.example/x?y=${Z}" } do
+      assert.matches("\n" .. line .. "\n", vars, 1, true)
+    end
+    local _, err = run(box, "echo 'cannot: mcp-0123456789' >&2; exit 1")
+    assert.matches("cannot: [redacted]", err.message, 1, true)
+    -- It goes on without one, and says so.
+    local servers = '[{"name":"far","status":"failed"},{"name":"x","status":"pending"}]'
+    box.files:write { path = "script", content = say(
+      '{"type":"system","subtype":"init","mcp_servers":' .. servers .. "}", RESULT) }
+    local warnings = {}
+    for chunk in box.agent:stream { prompt = "go" }:chunks() do
+      warnings[#warnings + 1] = chunk.event == "warning" and chunk.data.message or nil
+    end
+    assert.are.same({ 'the MCP server "far" cannot be used' }, warnings)
+  end)
+
+  it("is refused MCP servers that are none", function()
+    local function refusal(...)
+      local status, answer = server:ask("POST", "/v2/box", json.encode { mcp_servers = json.array { ... } })
+      return ("%d: %s"):format(status, json.decode(answer).error or "")
+    end
+    local function of(more)
+      local one = { name = "a", source = "npm", package_or_url = "x" }
+      for name, value in pairs(more) do
+        one[name] = value
+      end
+      return one
+    end
+    for want, servers in pairs {
+      ['400: mcp_servers[0]: name "a b": 1 to 64 of A-Z a-z 0-9 _ -'] = { of { name = "a b" } },
+      ['400: mcp_servers: there are two of the name "a"'] = { of {}, of {} },
+      ['400: mcp_servers[0]: source "pip": npm or url'] = { of { source = "pip" } },
+      ['400: mcp_servers[0]: package "--x" is none of npm\'s'] = { of { package_or_url = "--x" } },
+      ['400: mcp_servers[0]: headers go with the source url'] = { of { headers = { A = "b" } } },
+      ['400: mcp_servers[1]: url "x": an http or https URL'] = { of {}, of { name = "b", source = "url" } },
+      ['400: mcp_servers[0]: the header A must be a string without control characters'] =
+        { of { source = "url", package_or_url = "http://x", headers = { A = "b\n" } } },
+      ['400: mcp_servers[0] must be an object'] = { 1 },
+      ['400: the field "args" must be a list of strings'] = { of { args = { a = "b" } } },
+    } do
+      assert.matches(want, refusal(table.unpack(servers)), 1, true)
+    end
+    assert.are.equal(400, (server:ask("POST", "/v2/box", '{"mcp_servers":{"a":1}}')))
+    local many = {}
+    for i = 1, 21 do
+      many[i] = of { name = "n" .. i }
+    end
+    assert.matches("400: at most 20 MCP servers, got 21", refusal(table.unpack(many)), 1, true)
+  end)
+
   it("is missing: creating says how to install it", function()
     local ok, err = pcall(create, { agent = { harness = "codex", model = "openai/x", api_key = KEY } })
     assert.is_false(ok)

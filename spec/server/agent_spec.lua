@@ -1,4 +1,5 @@
 -- Agent runs in local boxes: what the client hears, what is recorded, and that neither lies.
+local json = require "lbox.json"
 local lbox = require "lbox"
 local support = require "spec.support.local"
 local Box = lbox.Box
@@ -116,6 +117,22 @@ describe("a harness in a local box", function()
     support.sh(("curl -sf -X POST -H 'X-Box-Api-Key: %s' %s/v2/box/%s/runs/%s/cancel"):format(server.key,
       server.url, box.id, id))
   end
+
+  it("hears of MCP servers by a variable, in a box made of a snapshot too", function()
+    local servers = { { name = "a", package = "x", args = { "y" } },
+      { name = "b", url = "http://127.0.0.1:1/", headers = { H = "v" } } }
+    local made = Box.create(server:client { mcp_servers = servers,
+      agent = { harness = "custom", custom_harness = { command = "sh", args = { "/home/boxuser/agent.sh" } } } })
+    made.files:write { path = "/home/boxuser/agent.sh", content = "printf '%s' \"$LBOX_MCP_SERVERS\" >got\n" .. DONE }
+    local snapshot = made:snapshot { name = "with-mcp" }
+    local copy = Box.from_snapshot(snapshot.id, server:client())
+    for _, each in ipairs { made, copy } do
+      each.agent:run { prompt = "go" }
+      assert.are.same({ { name = "a", source = "npm", package_or_url = "x", args = { "y" } },
+        { name = "b", source = "url", package_or_url = "http://127.0.0.1:1/", headers = { H = "v" } } },
+        json.decode(each.files:read("got")))
+    end
+  end)
 
   it("that says done and then fails has failed", function()
     local kinds, err = run(DONE .. "echo oops >&2; exit 3")

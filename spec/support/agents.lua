@@ -11,6 +11,25 @@ local M = {}
 
 local KEY = "sk-spec-0123456789abcdef"
 
+-- An MCP server as a program of node's, whose tool adds two numbers.
+local ADDER = [[#!/usr/bin/env node
+const say = (id, result) => console.log(JSON.stringify({ jsonrpc: "2.0", id, result }));
+require("readline").createInterface({ input: process.stdin }).on("line", (line) => {
+  const { id, method, params } = JSON.parse(line);
+  if (method === "initialize")
+    say(id, { protocolVersion: params.protocolVersion, capabilities: { tools: {} },
+      serverInfo: { name: "adder", version: "1" } });
+  else if (method === "tools/list")
+    say(id, { tools: [{ name: "add", description: "Adds.", inputSchema: { type: "object",
+      properties: { a: { type: "number" }, b: { type: "number" } } } }] });
+  else if (method === "tools/call")
+    say(id, { content: [{ type: "text", text: `${params.arguments.a + params.arguments.b} by `
+      + process.argv.slice(2).join("|") }] });
+  else if (id !== undefined)
+    say(id, {});
+});
+]]
+
 local function env_of(port)
   local url = "http://127.0.0.1:" .. port
   return { ANTHROPIC_BASE_URL = url, OPENAI_BASE_URL = url .. "/v1", CLAUDE_CODE_MAX_RETRIES = "0" }
@@ -228,6 +247,31 @@ function M.behaves(harness, model, how)
     assert.is_false(ok)
     assert.are.equal("timeout", err.kind)
     assert.are.equal("cancelled", ended().status)
+  end)
+
+  it("has the tools of MCP servers: of a package in its folder, and of one that is reached by HTTP", function()
+    local secret = "Key mcp-0123456789"
+    local own = Box.create(server:client { agent = { harness = harness, model = model, api_key = KEY },
+      env = env_of(llm:port()), mcp_servers = {
+        { name = "adder", package = "adds", args = { "${HOME}", "{env:HOME}", "a b" } },
+        { name = "shouter", url = env_of(llm:port()).ANTHROPIC_BASE_URL .. "/mcp",
+          headers = { ["X-Mcp-Key"] = secret } },
+      } })
+    own.files:write { path = "node_modules/adds/package.json",
+      content = '{"name":"adds","version":"1.0.0","bin":{"adds":"main.js"}}' }
+    own.files:write { path = "node_modules/adds/main.js", content = ADDER }
+    own.exec:command("cd node_modules; chmod +x adds/main.js; mkdir .bin; ln -s ../adds/main.js .bin/adds")
+    llm:script { { mcp = "adder", call = "add", input = { a = 40, b = 2 } },
+      { mcp = "shouter", call = "shout", input = { text = "hello" } },
+      { run = "cat /proc/[0-9]*/cmdline | tr '\\0' ' ' >lines" }, { text = "ok" } }
+    local chunks, err = follow(own.agent:stream { prompt = "add, and shout" })
+    assert.is_nil(err)
+    assert.matches("adder", chunks["tool-call"][1].tool_name, 1, true)
+    assert.matches("42 by ${HOME}|{env:HOME}|a b", json.encode(chunks["tool-result"][1].output), 1, true)
+    assert.matches("HELLO", json.encode(chunks["tool-result"][2].output), 1, true)
+    assert.is_nil(own.files:read("lines"):find("mcp-0123456789", 1, true))
+    assert.are.equal("", own.exec:command("grep -rl mcp-0123456789 ~ /workspace /tmp || true").result)
+    own:delete()
   end)
 
   it("is given files", function()

@@ -6,6 +6,7 @@
 --     { think = "…", text = "…" }          thinks before
 --     { run = "…" }                        runs a shell command
 --     { write = "path", content = "…" }    writes a file
+--     { mcp = "server", call = "name", input = { … } }  calls a tool of an MCP server
 --     { structured = { … } }               gives its answer in the form that was asked for
 --     { status = 400, error = "…" }        fails, from then on
 --     { hold = true }                      says one word and nothing more
@@ -26,6 +27,17 @@ local function has_tool(body, name)
   return false
 end
 
+--- Names the tool of an MCP server as the agent does.
+local function call_mcp(body, turn)
+  if has_tool(body, turn.mcp .. "_" .. turn.call) then
+    turn.tool = turn.mcp .. "_" .. turn.call
+  elseif has_tool(body, "mcp__" .. turn.mcp) then
+    turn.namespace, turn.tool = "mcp__" .. turn.mcp, turn.call
+  else
+    turn.tool = ("mcp__%s__%s"):format(turn.mcp, turn.call)
+  end
+end
+
 --- The next turn; a tool's call as name and input.
 local function next_turn(body, tools)
   if not body.tools or #body.tools == 0 then
@@ -43,6 +55,9 @@ local function next_turn(body, tools)
   end
   if run then
     turn.tool, turn.input = tools.run, { [tools.command] = run, description = tools.described and "a command" or nil }
+  end
+  if turn.mcp then
+    call_mcp(body, turn)
   end
   if turn.structured and has_tool(body, "StructuredOutput") then
     turn.tool, turn.input = "StructuredOutput", turn.structured
@@ -149,7 +164,7 @@ local function responses(send, turn)
   end
   if turn.tool then
     item { type = "function_call", id = "f_" .. turn.id, call_id = turn.id, name = turn.tool,
-      arguments = json.encode(turn.input) }
+      namespace = turn.namespace, arguments = json.encode(turn.input) }
   end
   event { type = "response.completed", response = { id = "resp_" .. turn.id, usage = { input_tokens = 100,
     input_tokens_details = { cached_tokens = 20 }, output_tokens = 5, output_tokens_details = { reasoning_tokens = 0 },
@@ -177,11 +192,35 @@ local function chat(send, turn, body)
   send "[DONE]"
 end
 
+-- An MCP server that is reached by HTTP, by whoever has the header. Its tool `shout` gives `text` in capitals.
+local function mcp(reply, request)
+  local call = json.strip_nulls(assert(json.decode(request.body)))
+  local result, failure
+  if not (request.headers["x-mcp-key"] or ""):find("^Key mcp%-") then
+    return reply:json(401, {})
+  elseif call.id == nil then
+    return reply:json(202, {})
+  elseif call.method == "initialize" then
+    result = { protocolVersion = call.params.protocolVersion, capabilities = { tools = {} },
+      serverInfo = { name = "shouter", version = "1" } }
+  elseif call.method == "tools/list" then
+    result = { tools = json.array { { name = "shout", description = "Shouts.", inputSchema = { type = "object",
+      properties = { text = { type = "string" } } } } } }
+  elseif call.method == "tools/call" then
+    result = { content = json.array { { type = "text", text = call.params.arguments.text:upper() } } }
+  else
+    failure = { code = -32601, message = "no such method" }
+  end
+  reply:json(200, { jsonrpc = "2.0", id = call.id, result = result, error = failure },
+    { ["Content-Type"] = "application/json" })
+end
+
 return function(routes)
   routes["POST /_turns"] = function(reply, request)
     turns = assert(json.decode(request.body)).turns
     reply:json(200, {})
   end
+  routes["POST /mcp"] = mcp
   routes["POST /v1/messages"] = answer({ write = "Write", path = "file_path", run = "Bash", command = "command",
     described = true }, messages)
   routes["POST /v1/responses"] = answer({ write = "write_file", path = "path", run = "exec_command",

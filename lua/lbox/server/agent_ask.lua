@@ -8,6 +8,7 @@ local fields = require "lbox.server.fields"
 local harnesses = require "lbox.server.harness"
 local ids = require "lbox.server.ids"
 local json = require "lbox.json"
+local mcp = require "lbox.server.harness.mcp"
 local providers = require "lbox.server.harness.providers"
 
 local M = {}
@@ -26,11 +27,11 @@ local FILES = "/home/boxuser/.lbox/prompts/"
 ---@field session_id string|nil    to continue
 ---@field files { path: string, media_type: string }[]
 ---@field dir string               a directory of the box for files of this run
+---@field mcp_servers lbox.server.McpServer[]
 ---@field env table<string, string>  of the box
 ---@field program string|nil       of the harness, in the box
 ---@field provider lbox.server.Provider|nil
 ---@field key string|nil          nil: the box's environment has it
----@field secret string|nil       what must not be told
 ---@field runner table|nil         of the harness custom
 
 ---@class lbox.server.HarnessCommand
@@ -97,7 +98,13 @@ local function complete(server, row, harness, ask)
   agent_programs.need(server, row.config.agent)
   ask.program = agent_programs.path(harness)
   ask.key = agent_keys.of(server, row.config, ask.provider, harness)
-  ask.secret = ask.key or ask.env[ask.provider.key]
+end
+
+--- What must not be told, should the agent say it.
+local function secrets_of(ask)
+  local secrets = mcp.secrets(ask.mcp_servers)
+  secrets[#secrets + 1] = ask.provider and (ask.key or ask.env[ask.provider.key])
+  return secrets
 end
 
 --- What runs of a box with a session have used.
@@ -113,7 +120,7 @@ end
 ---@param row table   the box
 ---@param body table
 ---@param model string|nil  instead of the box's
----@return table command  of Sandbox:spawn, and harness, files, schema, used and secret besides
+---@return table command  of Sandbox:spawn, and harness, files, schema, used and secrets besides
 ---@return string|nil model
 function M.command(server, row, body, model)
   local config = row.config
@@ -129,7 +136,8 @@ function M.command(server, row, body, model)
   local dir = FILES .. ids.run()
   local told, written = prompt_files(body.files, dir)
   local ask = { prompt = body.prompt, model = model, schema = body.json_schema, options = body.agent_options,
-    session_id = session_id, files = told, dir = dir, env = config.env_vars or {}, runner = config.custom_runner }
+    session_id = session_id, files = told, dir = dir, mcp_servers = config.mcp_servers or {},
+    env = config.env_vars or {}, runner = config.custom_runner }
   if harness.program then
     complete(server, row, harness, ask)
   end
@@ -137,7 +145,8 @@ function M.command(server, row, body, model)
   table.move(made.files or {}, 1, #(made.files or {}), #written + 1, written)
   return { argv = made.argv, cwd = folder, stdin = made.stdin, files = written,
     env = server.boxes.environment(row, made.env), harness = harness, schema = body.json_schema,
-    used = harness.counts_session and session_id and used(server, row, session_id) or nil, secret = ask.secret }, model
+    used = harness.counts_session and session_id and used(server, row, session_id) or nil,
+    secrets = secrets_of(ask) }, model
 end
 
 return M

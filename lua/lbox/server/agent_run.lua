@@ -118,7 +118,7 @@ local function execute(self, server, row, command)
   end)
   if ok then
     local failure = self:failure(self.run.process.result, err)
-    return failure and failures.redact(failure, { command.secret })
+    return failure and failures.redact(failure, command.secrets)
   elseif errors.is(err) then
     return err.message
   end

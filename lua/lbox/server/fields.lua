@@ -17,6 +17,7 @@ local CHECKS = {
   boolean = function(v) return type(v) == "boolean" end,
   number = function(v) return type(v) == "number" end,
   object = function(v) return type(v) == "table" and #v == 0 and not json.is_array(v) end,
+  list = function(v) return type(v) == "table" and (next(v) == nil or #v > 0) end,
   strings = function(v)
     if type(v) ~= "table" or (next(v) ~= nil and #v == 0) then
       return false
@@ -29,7 +30,7 @@ local CHECKS = {
     return true
   end,
 }
-local SHOWN = { text = "a string", strings = "a list of strings", object = "an object" }
+local SHOWN = { text = "a string", list = "a list", strings = "a list of strings", object = "an object" }
 
 --- Checks a body against `{ name = "string"… }`; a `!` at the end of a type makes the field required.
 --- Fields not named there are ignored: clients are newer or older than this server.

@@ -13,8 +13,8 @@ local SOON_MS = 1000
 
 -- Of a box's settings, what goes into a snapshot. The name, labels, init command, network and time to live
 -- are a box's own.
-local CARRIED = { "agent", "custom_runner", "env_vars", "git_user_email", "git_user_name", "model", "runtime",
-  "size", "skills" }
+local CARRIED = { "agent", "custom_runner", "env_vars", "git_user_email", "git_user_name", "mcp_servers", "model",
+  "runtime", "size", "skills" }
 
 ---@class lbox.server.Snapshots
 ---@field uses table<string, integer>        how many boxes are just made of one

@@ -1,5 +1,6 @@
 --- The harness `claude-code`: Claude Code without its terminal, whose JSON lines become events.
 local json = require "lbox.json"
+local mcp = require "lbox.server.harness.mcp"
 local options = require "lbox.server.harness.options"
 local outputs = require "lbox.server.harness.output"
 local prompts = require "lbox.server.harness.prompt"
@@ -64,6 +65,38 @@ local function add_key(env, ask)
   env.ANTHROPIC_BASE_URL = not ask.env.ANTHROPIC_BASE_URL and provider.anthropic or nil
 end
 
+--- The MCP servers. It puts variables of its environment in the place of `${NAME}`: headers, which are secrets, are
+--- there, and so is what has such a thing in it and means it.
+local function add_mcp(argv, env, servers)
+  if not servers[1] then
+    return
+  end
+  local variable = mcp.variables(env)
+  local function kept(text)
+    return ("${%s}"):format(variable(text))
+  end
+  local function plain(text)
+    return text:find("${", 1, true) and kept(text) or text
+  end
+  local told = {}
+  for _, server in ipairs(servers) do
+    if server.source == "url" then
+      local headers = {}
+      for name, value in pairs(server.headers or {}) do
+        headers[name] = kept(value)
+      end
+      told[server.name] = { type = "http", url = plain(server.package_or_url), headers = headers }
+    else
+      local command = mcp.command(server)
+      for i, each in ipairs(command) do
+        command[i] = plain(each)
+      end
+      told[server.name] = { type = "stdio", command = table.remove(command, 1), args = command }
+    end
+  end
+  argv[#argv + 1] = "--mcp-config=" .. json.encode { mcpServers = told }
+end
+
 --- Raises 400 unless the options of agents are right.
 function M.check_options(given)
   options.check(given, OPTIONS, M.name)
@@ -79,6 +112,7 @@ function M.command(ask)
   local env = { DISABLE_AUTOUPDATER = "1", CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC = "1" }
   add_options(argv, env, ask.options)
   add_key(env, ask)
+  add_mcp(argv, env, ask.mcp_servers)
   if ask.schema then
     argv[#argv + 1] = "--json-schema=" .. json.encode(ask.schema)
   end
@@ -96,6 +130,15 @@ end
 ---@field ended boolean|nil             it has been said
 local Reader = {}
 Reader.__index = Reader
+
+--- The beginning: MCP servers that could not be started or reached are told of, for the agent goes on without them.
+function Reader:system(line)
+  for _, server in ipairs(line.subtype == "init" and outputs.object(line.mcp_servers) or {}) do
+    if type(server) == "table" and server.status == "failed" then
+      self.emit("warning", { message = ("the MCP server %q cannot be used"):format(tostring(server.name)) })
+    end
+  end
+end
 
 --- A piece of a message. What a subagent says is told by its result.
 function Reader:stream_event(line)
@@ -193,8 +236,8 @@ function Reader:turn_ended(line)
   end
 end
 
-local HANDLERS = { stream_event = Reader.stream_event, assistant = Reader.assistant, user = Reader.user,
-  result = Reader.turn_ended }
+local HANDLERS = { system = Reader.system, stream_event = Reader.stream_event, assistant = Reader.assistant,
+  user = Reader.user, result = Reader.turn_ended }
 
 --- Reads a run: calls `emit(event, data)` for what is told. Returns the last line that was not part of that, and how
 --- many lines could not be read.

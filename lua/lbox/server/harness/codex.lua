@@ -1,5 +1,6 @@
 --- The harness `codex`: Codex without its terminal, whose JSON lines become events.
 local json = require "lbox.json"
+local mcp = require "lbox.server.harness.mcp"
 local options = require "lbox.server.harness.options"
 local outputs = require "lbox.server.harness.output"
 local prompts = require "lbox.server.harness.prompt"
@@ -43,6 +44,29 @@ local function set_provider(argv, ask)
   set(argv, "model_providers.lbox.base_url", url)
   set(argv, "model_providers.lbox.env_key", ask.provider.key)
   set(argv, "model_providers.lbox.wire_api", "responses")
+end
+
+--- The MCP servers; headers, which are secrets, are in its environment.
+local function set_mcp(argv, env, servers)
+  local variable = mcp.variables(env)
+  for _, server in ipairs(servers) do
+    local name = "mcp_servers." .. server.name
+    if server.source == "npm" then
+      local command = mcp.command(server)
+      set(argv, name .. ".command", table.remove(command, 1))
+      set(argv, name .. ".args", json.array(command))
+    else
+      set(argv, name .. ".url", server.package_or_url)
+    end
+    local headers = {}
+    for header, value in pairs(server.headers or {}) do
+      headers[#headers + 1] = ("%s=%s"):format(json.encode(header), json.encode(variable(value)))
+    end
+    if headers[1] then
+      argv[#argv + 1] = "-c"
+      argv[#argv + 1] = ("%s.env_http_headers={%s}"):format(name, table.concat(headers, ","))
+    end
+  end
 end
 
 local function set_options(argv, given)
@@ -95,6 +119,8 @@ function M.command(ask)
   set(argv, "analytics.enabled", false)
   set(argv, "check_for_update_on_startup", false)
   set_options(argv, ask.options)
+  local env = { [ask.provider.key] = ask.key, RUST_BACKTRACE = "0" }
+  set_mcp(argv, env, ask.mcp_servers)
   if ask.schema then
     local path = ask.dir .. "/schema.json"
     argv[#argv + 1] = "--output-schema=" .. path
@@ -102,8 +128,7 @@ function M.command(ask)
   end
   argv[#argv + 1] = ask.session_id
   argv[#argv + 1] = "-" -- the prompt is on stdin
-  return { argv = argv, env = { [ask.provider.key] = ask.key, RUST_BACKTRACE = "0" }, files = files,
-    stdin = prompts.with_files(ask.prompt, others) }
+  return { argv = argv, env = env, files = files, stdin = prompts.with_files(ask.prompt, others) }
 end
 
 -- ------------------------------------------------------------------------------------ its output

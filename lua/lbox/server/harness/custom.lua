@@ -22,6 +22,9 @@ function M.command(ask)
   if ask.schema then
     env.LBOX_JSON_SCHEMA = json.encode(ask.schema)
   end
+  if ask.mcp_servers[1] then
+    env.LBOX_MCP_SERVERS = json.encode(ask.mcp_servers)
+  end
   local prompt = prompts.with_schema(prompts.with_files(ask.prompt, ask.files), ask.schema)
   for _, word in ipairs { "-p", prompt, "--model", ask.model or "custom", "--stream" } do
     argv[#argv + 1] = word

@@ -1,5 +1,6 @@
 --- The harness `opencode`: OpenCode without its terminal, whose JSON lines become events.
 local json = require "lbox.json"
+local mcp = require "lbox.server.harness.mcp"
 local options = require "lbox.server.harness.options"
 local outputs = require "lbox.server.harness.output"
 local prompts = require "lbox.server.harness.prompt"
@@ -30,13 +31,23 @@ local function provider_of(ask)
   if id == "openai" and env.OPENAI_BASE_URL then
     id = "lbox"
     provider.npm = "@ai-sdk/openai-compatible"
-    provider.options = { baseURL = env.OPENAI_BASE_URL, apiKey = ("{env:%s}"):format(ask.provider.key) }
+    provider.options = { baseURL = env.OPENAI_BASE_URL, apiKey = ask.key or env[ask.provider.key] }
   elseif id == "anthropic" and env.ANTHROPIC_BASE_URL then
     provider.options = { baseURL = env.ANTHROPIC_BASE_URL:gsub("/$", "") .. "/v1" }
   elseif not ask.options then
     provider.models = nil -- it knows them
   end
   return id, provider
+end
+
+local function mcp_of(servers)
+  local out = {}
+  for _, server in ipairs(servers) do
+    out[server.name] = server.source == "url"
+      and { type = "remote", url = server.package_or_url, headers = server.headers, oauth = false }
+      or { type = "local", command = mcp.command(server) }
+  end
+  return out
 end
 
 --- The command of a run.
@@ -50,9 +61,12 @@ function M.command(ask)
   end
   -- With a title none is asked from the model.
   argv[#argv + 1] = ask.session_id and "--session=" .. ask.session_id or "--title=lbox"
-  local config = { autoupdate = false, share = "disabled", snapshot = false, provider = { [id] = provider } }
+  local config = json.encode { autoupdate = false, share = "disabled", snapshot = false,
+    provider = { [id] = provider }, mcp = mcp_of(ask.mcp_servers) }
+  -- It puts variables and files in the place of {env:NAME} and {file:PATH}; here these mean themselves.
+  config = config:gsub("{(%a+):", "\\u007b%1:")
   return { argv = argv, stdin = prompts.with_schema(ask.prompt, ask.schema), env = {
-    [ask.provider.key] = ask.key, OPENCODE_CONFIG_CONTENT = json.encode(config),
+    [ask.provider.key] = ask.key, OPENCODE_CONFIG_CONTENT = config,
     -- Whoever is not the model is not talked to.
     OPENCODE_DISABLE_MODELS_FETCH = "1", OPENCODE_DISABLE_LSP_DOWNLOAD = "1", OPENCODE_DISABLE_AUTOUPDATE = "1",
   } }

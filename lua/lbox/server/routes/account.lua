@@ -9,6 +9,7 @@ local git = require "lbox.server.git"
 local git_identity = require "lbox.server.git_identity"
 local harnesses = require "lbox.server.harness"
 local json = require "lbox.json"
+local mcp = require "lbox.server.harness.mcp"
 local posix = require "lbox.server.posix"
 local runtimes = require "lbox.server.runtimes"
 local settings = require "lbox.server.settings"
@@ -19,16 +20,14 @@ local OF_AGENT = { agent = true, custom_runner = true, model = true }
 local SOON_MS = 1000
 
 -- What a create may ask for and this version does not do. Taken in silence it would be a lie.
-local NOT_YET = {
-  attach_headers = "attach_headers", browser = "browser", mcp_servers = "mcp_servers",
-}
+local NOT_YET = { attach_headers = "attach_headers", browser = "browser" }
 
 local CREATE = {
   name = "string", labels = "strings", size = "string", keep_alive = "boolean", init_command = "string",
   model = "string", agent = "string", agent_api_key = "string", custom_runner = "object",
   runtime = "string", browser = "boolean", env_vars = "object", network_policy = "object",
   skills = "strings", ephemeral = "boolean", ttl = "number", github_token = "string",
-  git_user_name = "string", git_user_email = "string",
+  git_user_name = "string", git_user_email = "string", mcp_servers = "list",
 }
 
 local function refuse(status, message)
@@ -83,6 +82,7 @@ local function check_create(server, body)
   end
   git.check_token(body.github_token)
   check_agent(server, body)
+  mcp.check(body.mcp_servers or {})
   settings.network_policy(body.network_policy or {})
   for name, what in pairs(NOT_YET) do
     local value = body[name]
