@@ -69,7 +69,7 @@ describe("a database of the first version", function()
     local db = sqlite.open(server.dir .. "/data/lbox.db")
     db:exec("DROP TABLE previews; DROP TABLE schedules; ALTER TABLE runs DROP COLUMN schedule_id; "
       .. "DROP VIEW uids; DROP TABLE snapshots; DROP TABLE variables; DROP TABLE credentials; "
-      .. "DROP TABLE folder_sessions; PRAGMA user_version=1;")
+      .. "DROP TABLE folder_sessions; DROP TABLE webhooks; PRAGMA user_version=1;")
     db:close()
     local again = support.start { dir = server.dir }
     local back = lbox.Box.get_by_name("old", again:client())
