@@ -11,6 +11,7 @@ describe("@upstash/box against lbox serve", function()
       assert(failed == 0, "npm ci failed:\n" .. text)
     end
     server = support.start()
+    support.skill(server.dir .. "/data/skills/owner/repo/skill")
     local status
     output, status = support.sh(("timeout 60 node spec/peer/upstash_box.mjs %s %s"):format(
       server.url, server.key))

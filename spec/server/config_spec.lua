@@ -73,7 +73,7 @@ describe("a local box", function()
 
   setup(function()
     server = support.start()
-    box = Box.create(server:client { labels = { "one" }, skills = { "a/b/c", "all/of" } })
+    box = Box.create(server:client { labels = { "one" } })
   end)
 
   teardown(function()
@@ -93,17 +93,6 @@ describe("a local box", function()
     end
     raises(400, "at most 5 labels, got 6", box.labels.add, box.labels, "7")
     assert.are.equal(1, #Box.list(server:client { label = "6" }))
-  end)
-
-  it("keeps what skills it was given", function()
-    box.skills:add("owner/repo/skill")
-    box.skills:add("owner/repo/skill")
-    assert.are.same({ "a/b/c", "all/of", "owner/repo/skill" }, box.skills:list())
-    box.skills:remove("a/b/c")
-    box.skills:remove("all/of")
-    assert.are.same({ "owner/repo/skill" }, box.skills:list())
-    raises(404, "no skill \"a/b/c\"", box.skills.remove, box.skills, "a/b/c")
-    raises(400, "write owner/repo/skill", box.skills.add, box.skills, "only-one")
   end)
 
   it("gets another model and another custom harness", function()

@@ -65,6 +65,7 @@ function M.behaves(harness, model, how)
   setup(function()
     llm = models.start()
     server = support.start { args = ("--agents %s --host-port %d"):format(os.getenv("LBOX_AGENTS"), llm:port()) }
+    support.skill(server.dir .. "/data/skills/acme/tools/digger", "Knows how to dig at Quarry-77.")
   end)
 
   teardown(function()
@@ -272,6 +273,14 @@ function M.behaves(harness, model, how)
     assert.is_nil(own.files:read("lines"):find("mcp-0123456789", 1, true))
     assert.are.equal("", own.exec:command("grep -rl mcp-0123456789 ~ /workspace /tmp || true").result)
     own:delete()
+  end)
+
+  it("is told of skills, also of those a live box gets", function()
+    box.skills:add("acme/tools/digger")
+    llm:script { { run = "cat ~/.claude/skills/*/SKILL.md" }, { text = "ok" } }
+    box.agent:run { prompt = "dig" }
+    assert.matches("Quarry-77", llm:asked()[1].body, 1, true)
+    assert.matches("Do it.", llm:asked()[2].body, 1, true)
   end)
 
   it("is given files", function()

@@ -96,6 +96,15 @@ function M:ask(method, path, body)
   return tonumber(status), answer
 end
 
+--- Makes a skill in a directory of this machine.
+---@param text string|nil  what it is about
+function M.skill(dir, text)
+  M.sh("mkdir -p " .. dir)
+  local file = assert(io.open(dir .. "/SKILL.md", "w"))
+  file:write(("---\nname: %s\ndescription: %s\n---\n\nDo it.\n"):format(dir:match("[^/]+$"), text or "Does it."))
+  file:close()
+end
+
 --- Ends it and removes everything.
 function M:stop()
   self:kill("TERM")

@@ -38,6 +38,8 @@ local function parser()
   p:option("--idle-pause", "pause a box after so long without work in it; 0: never (default: 1800)")
     :convert(seconds):argname("SECONDS")
   p:option("--agents", "where CLIs of agents are looked for first (default: $LBOX_AGENTS)"):argname("DIR")
+  p:option("--skills", "where skills are, in repositories OWNER/REPO (default: skills in the data directory)")
+    :argname("DIR")
   p:option("--host-port", "a port of this machine that boxes reach at 127.0.0.1 (a local model, say)")
     :convert(host_ports.port):argname("PORT"):count("*")
   p:flag("--print-env", "print export lines for the official SDKs")
@@ -92,6 +94,7 @@ local function serve(args)
     idle_pause = args.idle_pause or IDLE_S,
     host_ports = args.host_port,
     agents_dir = absolute(args.agents or os.getenv("LBOX_AGENTS")),
+    skills_dir = absolute(args.skills),
     log = function(line) say(line) end,
     ready = function(info)
       if args.print_env then

@@ -155,7 +155,8 @@ end
 
 --- Serves until a signal or the exit rules end it.
 ---@param opts { data: string, listen: string|nil, on_demand: boolean|nil, idle_pause: number,
----  host_ports: integer[], agents_dir: string|nil, log: fun(line: string), ready: fun(info: table) }
+---  host_ports: integer[], agents_dir: string|nil, skills_dir: string|nil,
+---  log: fun(line: string), ready: fun(info: table) }
 function M.serve(opts)
   posix.raise_nofile_limit() -- a box at work takes several descriptors
   local lock = data.lock(opts.data)
@@ -164,7 +165,7 @@ function M.serve(opts)
   end
   local signals = assert(posix.signals { "TERM", "INT", "HUP" })
   local server = { log = opts.log, listeners = {}, stop = async.op(), host_ports = opts.host_ports,
-    agents_dir = opts.agents_dir }
+    agents_dir = opts.agents_dir, skills_dir = opts.skills_dir or opts.data .. "/skills" }
   async.scope(function(scope)
     server.scope = scope
     server.data = data.open(opts.data)

@@ -54,8 +54,12 @@ end
 
 --- One skill, or all of a repository.
 local function check_skill(skill)
-  local repository, name = skill:match("^([%w._%-]+/[%w._%-]+)(.*)$")
-  if #skill > MAX_SKILL or not repository or not (name == "" or name:match("^/[%w._%-]+$")) then
+  local owner, repository, name = skill:match("^([^/]+)/([^/]+)/?([^/]*)$")
+  local right = owner and #skill <= MAX_SKILL and skill:sub(-1) ~= "/"
+  for _, part in ipairs { owner or "", repository or "", name ~= "" and name or nil } do
+    right = right and part:match("^[%w_-][%w._-]*$") -- no "..": it is a path, too
+  end
+  if not right then
     refuse(400, ("skill %q: write owner/repo/skill, or owner/repo"):format(skill))
   end
 end

@@ -13,6 +13,7 @@ local mcp = require "lbox.server.harness.mcp"
 local posix = require "lbox.server.posix"
 local runtimes = require "lbox.server.runtimes"
 local settings = require "lbox.server.settings"
+local skills = require "lbox.server.skills"
 
 -- What goes with an agent: another one has its own.
 local OF_AGENT = { agent = true, custom_runner = true, model = true }
@@ -69,6 +70,7 @@ local function check_create(server, body)
   fields.check(body, CREATE)
   settings.labels(body.labels or {})
   settings.skills(body.skills or {})
+  skills.check(server, body.skills or {})
   settings.init_command(body.init_command or "")
   settings.env(body.env_vars or {}, "env_vars")
   if body.git_user_name or body.git_user_email then
@@ -111,21 +113,26 @@ local function check_create(server, body)
   return config
 end
 
---- A box that was to have an identity for git and could not get it is none.
-local function set_git_identity(server, row, body)
-  if body.git_user_name or body.git_user_email then
-    local ok, err = pcall(git_identity.set, server, row, body)
-    if not ok then
-      pcall(server.boxes.delete, server.boxes, row)
-      error(err, 0)
+--- What is done in a box before it is told of. One in which it cannot be done is none.
+local function complete(server, row, body, change_skills)
+  local ok, err = pcall(function()
+    if body.git_user_name or body.git_user_email then
+      git_identity.set(server, row, body)
     end
+    change_skills()
+  end)
+  if not ok then
+    pcall(server.boxes.delete, server.boxes, row)
+    error(err, 0)
   end
 end
 
 local function create(server, request)
   local body = request:json()
   local row = server.boxes:create(check_create(server, body))
-  set_git_identity(server, row, body)
+  complete(server, row, body, function()
+    skills.install(server, row, body.skills or {})
+  end)
   request:answer(200, server.boxes:describe(row))
 end
 
@@ -147,7 +154,12 @@ local function create_from_snapshot(server, request)
   else
     pcall(async.timeout, SOON_MS, filling.wait, filling)
   end
-  set_git_identity(server, row, body)
+  complete(server, row, body, function()
+    for _, skill in ipairs(body.skills and from.skills or {}) do
+      skills.remove(server, row, skill, {})
+    end
+    skills.install(server, row, body.skills or {})
+  end)
   request:answer(200, server.boxes:describe(server.boxes:get(row.id)))
 end
 

@@ -4,6 +4,7 @@ local fields = require "lbox.server.fields"
 local git_identity = require "lbox.server.git_identity"
 local json = require "lbox.json"
 local settings = require "lbox.server.settings"
+local skills = require "lbox.server.skills"
 
 local function refuse(status, message)
   errors.raise("api", message, { status_code = status })
@@ -107,6 +108,8 @@ end
 local function add_skill(server, request, params)
   local row = server.boxes:get(params.id)
   local skill = fields.check(request:json(), { skill_id = "string!" }).skill_id
+  settings.skills { skill }
+  skills.install(server, row, { skill })
   change_list(server, row, "skills", skill, function(list, at)
     if not at then
       list[#list + 1] = skill
@@ -117,12 +120,18 @@ local function add_skill(server, request, params)
 end
 
 local function remove_skill(server, request, params)
+  local row = server.boxes:get(params.id)
   local skill = params.owner .. "/" .. params.repo .. (params.skill and "/" .. params.skill or "")
-  change_list(server, server.boxes:get(params.id), "skills", skill, function(list, at)
-    if not at then
-      refuse(404, ("the box has no skill %q"):format(skill))
-    end
-    table.remove(list, at)
+  local kept = {}
+  for _, each in ipairs(row.config.skills or {}) do
+    kept[#kept + 1] = each ~= skill and each or nil
+  end
+  if #kept == #(row.config.skills or {}) then
+    refuse(404, ("the box has no skill %q"):format(skill))
+  end
+  skills.remove(server, row, skill, kept)
+  change_list(server, row, "skills", skill, function(list, at)
+    table.remove(list, at or #list + 1)
   end)
   request:answer(200, {})
 end
