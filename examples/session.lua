@@ -4,10 +4,10 @@
 local lbox = require "lbox"
 
 lbox.with_box({}, function(box)
-  local session = box.exec:session { cmd = "sh", tty = true, rows = 24, cols = 80, env = { PS1 = "> " } }
+  local session = box.exec:session { argv = { "sh" }, tty = true, rows = 24, cols = 80, env = { PS1 = "> " } }
   print("started as " .. session.pid)
 
-  session:write "stty size; echo $((6 * 7))\n"
+  session:write "echo $((6 * 7))\n"
   session:resize(40, 120)
   session:write "stty size; exit 3\n"
 

@@ -105,8 +105,8 @@ static size_t keep_escapes(void *ud, struct MHD_Connection *mhd, char *text)
 static struct MHD_Daemon *start_daemon(struct httpd *h, int fd)
 {
   /* Time limits are ours (httpd_peer.c). */
-  return MHD_start_daemon(MHD_USE_EPOLL | MHD_ALLOW_SUSPEND_RESUME, 0, NULL, NULL,
-                          lbox__request_handle, h, MHD_OPTION_LISTEN_SOCKET, fd,
+  return MHD_start_daemon(MHD_USE_EPOLL | MHD_ALLOW_SUSPEND_RESUME | MHD_ALLOW_UPGRADE, 0, NULL,
+                          NULL, lbox__request_handle, h, MHD_OPTION_LISTEN_SOCKET, fd,
                           MHD_OPTION_CONNECTION_LIMIT, h->limits.connections,
                           MHD_OPTION_CONNECTION_TIMEOUT, 0U, MHD_OPTION_CONNECTION_MEMORY_LIMIT,
                           (size_t)CONNECTION_MEMORY, MHD_OPTION_URI_LOG_CALLBACK, lbox__request_uri,
@@ -200,7 +200,8 @@ void lbox__httpd_stop(struct httpd *h)
     lbox__httpd_quiesce(h);
     drop_waiting(h);
     lbox__httpd_run(h); /* what is answered may still go out */
-    /* libmicrohttpd aborts the process when it is stopped with a suspended connection. */
+    /* libmicrohttpd aborts the process when it is stopped with a suspended or upgraded connection.
+     */
     for (struct httpd_peer *p = h->peers; p; p = p->next) {
       if (p->request)
         lbox__request_end(p->request, false);

@@ -108,6 +108,8 @@ struct httpd_request {
   bool dropped;    /* Lua let go without an answer */
   bool wants_room; /* the writer waits until `out` is below low water */
   bool gone;       /* the client hung up before the end of the answer */
+  struct MHD_UpgradeResponseHandle *upgrade; /* the connection is no longer HTTP, until its end */
+  int upgraded_fd;                           /* libmicrohttpd's, while there is that */
 };
 
 /* --- httpd.c ---------------------------------------------------------------------------------- */
@@ -159,6 +161,9 @@ void lbox__request_completed(void *server, struct MHD_Connection *mhd, void **re
 void lbox__request_hangup(struct httpd_request *r);
 
 const char *lbox__request_header(const struct httpd_request *r, const char *name);
+
+/* An answer 101, after which the connection is the holder's: see `upgrade`. NULL: no memory. */
+struct MHD_Response *lbox__request_upgrade_response(struct httpd_request *r);
 
 /* Gives the memory of the body back. */
 void lbox__request_free_body(struct httpd_request *r);

@@ -3,6 +3,7 @@
 ** lua/lbox/server/listener.lua makes tasks of them.
 */
 #include <arpa/inet.h>
+#include <fcntl.h>
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
@@ -285,6 +286,51 @@ static int l_respond(lua_State *L)
   return answer(L, check_request(L), body, n);
 }
 
+/* request:upgrade(headers): answers 101, after which the connection is no longer HTTP. The id comes
+   up when `socket` has something. */
+static int l_upgrade(lua_State *L)
+{
+  struct httpd_request *r = check_request(L);
+  luaL_checktype(L, 2, LUA_TTABLE);
+  lua_settop(L, 2);
+  lua_pushinteger(L, MHD_HTTP_SWITCHING_PROTOCOLS);
+  lua_insert(L, 2);
+  if (r->answered)
+    return luaL_error(L, "lbox.server.httpd: the request is already answered");
+  struct MHD_Response *response = lbox__request_upgrade_response(r);
+  if (!response)
+    return luaL_error(L, "lbox.server.httpd: not enough memory");
+  if (!add_headers(L, response)) {
+    MHD_destroy_response(response);
+    return luaL_error(L, "lbox.server.httpd: bad header %s", luaL_tolstring(L, -1, NULL));
+  }
+  lbox__request_answer(r, MHD_HTTP_SWITCHING_PROTOCOLS, response);
+  return 0;
+}
+
+/* request:socket() -> of an upgraded connection, which lives until the request is closed: a
+   descriptor, the caller's, and what the client has sent already; nil when it is not upgraded yet,
+   false when the client is gone */
+static int l_socket(lua_State *L)
+{
+  struct httpd_request *r = check_request(L);
+  if (!r->upgrade) {
+    if (r->mhd && !r->gone)
+      lua_pushnil(L);
+    else
+      lua_pushboolean(L, false);
+    return 1;
+  }
+  int fd = fcntl(r->upgraded_fd, F_DUPFD_CLOEXEC, 3);
+  if (fd < 0)
+    return luaL_error(L, "lbox.server.httpd: no descriptors left");
+  size_t n = lbox_buf_len(&r->body);
+  lua_pushinteger(L, fd);
+  lua_pushlstring(L, n ? lbox_buf_data(&r->body) : "", n);
+  lbox__request_free_body(r);
+  return 2;
+}
+
 /* request:begin(status, headers): an answer that is written piece by piece */
 static int l_begin(lua_State *L)
 {
@@ -357,12 +403,12 @@ int luaopen_lbox_server_httpd(lua_State *L)
       {"quiesce", l_quiesce}, {"stop", l_stop},     {NULL, NULL}};
   static const luaL_Reg server_meta[] = {{"__gc", l_server_gc}, {NULL, NULL}};
   static const luaL_Reg request_methods[] = {
-      {"id", l_request_id}, {"method", l_method},   {"path", l_path},
-      {"query", l_query},   {"header", l_header},   {"read", l_read},
-      {"peer", l_peer},     {"respond", l_respond}, {"begin", l_begin},
-      {"write", l_write},   {"unsent", l_unsent},   {"finish", l_finish},
-      {"abort", l_abort},   {"gone", l_gone},       {"close", l_request_close},
-      {NULL, NULL}};
+      {"id", l_request_id},   {"method", l_method},       {"path", l_path},
+      {"query", l_query},     {"header", l_header},       {"read", l_read},
+      {"upgrade", l_upgrade}, {"socket", l_socket},       {"peer", l_peer},
+      {"respond", l_respond}, {"begin", l_begin},         {"write", l_write},
+      {"unsent", l_unsent},   {"finish", l_finish},       {"abort", l_abort},
+      {"gone", l_gone},       {"close", l_request_close}, {NULL, NULL}};
   static const luaL_Reg request_meta[] = {{"__gc", l_request_close}, {NULL, NULL}};
   static const luaL_Reg functions[] = {{"new", l_new}, {NULL, NULL}};
   lbox__new_type(L, SERVER_TYPE, server_methods, server_meta);

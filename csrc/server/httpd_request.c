@@ -427,6 +427,37 @@ struct MHD_Response *lbox__request_response(struct httpd_request *r, const char 
   return MHD_create_response_from_callback(n, STREAM_BLOCK, on_stream, r, NULL);
 }
 
+/* Closes an upgraded connection. What holds the request is told by libmicrohttpd. */
+static void end_upgrade(struct httpd_request *r)
+{
+  struct MHD_UpgradeResponseHandle *handle = r->upgrade;
+  r->upgrade = NULL;
+  if (handle)
+    MHD_upgrade_action(handle, MHD_UPGRADE_ACTION_CLOSE);
+}
+
+/* The head of the answer is sent, and the connection no longer HTTP. `extra` came behind the
+ * request. */
+static void on_upgrade(void *ud, struct MHD_Connection *mhd, void *request, const char *extra,
+                       size_t extra_len, MHD_socket fd, struct MHD_UpgradeResponseHandle *handle)
+{
+  struct httpd_request *r = ud;
+  (void)mhd;
+  (void)request;
+  r->upgrade = handle;
+  r->upgraded_fd = fd;
+  lbox__peer_enter(r->peer, PHASE_HANDLER);
+  if (!r->held || !lbox_buf_append(&r->body, extra, extra_len))
+    end_upgrade(r);
+  else
+    lbox_engine_post(r->server->engine, &r->ready);
+}
+
+struct MHD_Response *lbox__request_upgrade_response(struct httpd_request *r)
+{
+  return MHD_create_response_for_upgrade(on_upgrade, r);
+}
+
 void lbox__request_unanswer(struct httpd_request *r)
 {
   lbox_buf_free(&r->out);
@@ -468,6 +499,7 @@ bool lbox__request_write(struct httpd_request *r, const char *bytes, size_t n)
 
 void lbox__request_end(struct httpd_request *r, bool cleanly)
 {
+  end_upgrade(r);
   if (cleanly)
     r->finished = true;
   else if (!r->finished)
@@ -496,7 +528,9 @@ void lbox__request_drop(struct httpd_request *r)
     r->dropped = true;
   else if (r->streamed && !r->finished)
     r->aborted = true;
-  if (r->suspended) {
+  bool upgraded = r->upgrade;
+  end_upgrade(r);
+  if (r->suspended || upgraded) {
     resume(r);
     /* Not at once: this is also what the garbage collector calls. */
     h->dirty = true;

@@ -27,6 +27,10 @@ int lbox__l_socketpair(lua_State *L);
 
 int lbox__l_mount_points(lua_State *L);
 
+int lbox__l_dup(lua_State *L);
+int lbox__l_tty_peer(lua_State *L);
+int lbox__l_tty_resize(lua_State *L);
+
 int lbox__l_kill(lua_State *L);
 int lbox__l_pidfd_kill(lua_State *L);
 int lbox__l_pidfd_open(lua_State *L);

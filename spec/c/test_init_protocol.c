@@ -96,6 +96,15 @@ static void whole_requests(void)
   CHECK_INT(r.op, LBOX_INIT_FREEZE);
   free(bytes);
 
+  b = start(LBOX_INIT_TERMINAL, 11);
+  put_u32(&b, 24);
+  put_u32(&b, 80);
+  bytes = parse(&b, b.n, &r, &code);
+  CHECK_INT(code, 0);
+  CHECK_INT(r.number, 24);
+  CHECK_INT(r.columns, 80);
+  free(bytes);
+
   b = start(LBOX_INIT_LISTEN, 11);
   put_u32(&b, 3128);
   bytes = parse(&b, b.n, &r, &code);
@@ -145,6 +154,11 @@ static void wrong_requests(void)
 
   b = start(LBOX_INIT_THAW, 1); /* a field where there is none */
   put_u32(&b, 0);
+  CHECK_INT(code_of(&b), EINVAL);
+
+  b = start(LBOX_INIT_TERMINAL, 1); /* wider than any */
+  put_u32(&b, 24);
+  put_u32(&b, 65536);
   CHECK_INT(code_of(&b), EINVAL);
 
   b = start(LBOX_INIT_LISTEN, 1); /* no port */

@@ -1,11 +1,12 @@
--- Every example runs: on a local box server, or, where that lacks something yet, against the server that records
--- what SDKs send it, which answers every call of the Box API.
-local fault = require "spec.support.fault"
+-- Every example runs on a local box server.
 local lbox = require "lbox"
 local support = require "spec.support.local"
 
 -- By name, what each prints: patterns. On the recording server it is what that makes up.
-local LOCAL = {
+local EXAMPLES = {
+  session = { "^started as %d+\n", "\n> 42\r\n", "40 120\r\n", "exit code 3\n", "stdout\tapple pear \n$" },
+  snapshots = { "^ready is ready\nexit codes: 0 0 0\n$" },
+  ephemeral = { "^lives until %d%d:%d%d:%d%d\n0\nlbox: usage: an ephemeral box has no git\n$" },
   hello = { "hello from the box\nLinux", "1\n2\n3\n" },
   quickstart = { "src/main.lua%s+line 3%s+FIXME%s+exits with 0 on errors", "done in %d" },
   structured = { "src/main.lua:2: FIXME: exits with 0\n", "false\tschema\t%$.files\tno such field\n" },
@@ -23,11 +24,6 @@ local LOCAL = {
     "\npart12\t3 lines; line 2 sets a global\npart13\tfailed: part13.lua:2: unexpected symbol",
     "\nspent: %$0%.20 of %$0%.24, %d+ of 120000 ms\n$",
   },
-}
-local RECORDED = {
-  session = { "^started as 7\n", "exit code 0\n" },
-  snapshots = { "^snap1 is ready\nexit codes: 0 0 0\n$" },
-  ephemeral = { "^lives until %d%d:%d%d:%d%d\n0\nlbox: usage: an ephemeral box has no git\n$" },
 }
 
 describe("the example", function()
@@ -50,7 +46,7 @@ describe("the example", function()
       server:stop()
     end)
 
-    for name, patterns in pairs(LOCAL) do
+    for name, patterns in pairs(EXAMPLES) do
       it(name .. " does what it says, and leaves no box", function()
         run(name, ("env -u LUA_INIT UPSTASH_BOX_BASE_URL=%s UPSTASH_BOX_API_KEY=%s"):format(
           server.url, server.key), patterns)
@@ -59,43 +55,11 @@ describe("the example", function()
     end
   end)
 
-  describe("against a server that records,", function()
-    local server
-
-    setup(function()
-      server = fault.start 'routes = dofile "spec/parity/routes.lua"'
-    end)
-
-    teardown(function()
-      server:stop()
-    end)
-
-    local operation = 0
-    for name, patterns in pairs(RECORDED) do
-      it(name .. " does what it says, and deletes what it made", function()
-        operation = operation + 1
-        run(name, ("env -u LUA_INIT UPSTASH_BOX_BASE_URL=%s/lua/%d UPSTASH_BOX_API_KEY=%s"):format(
-          server.url, operation, fault.KEY), patterns)
-        local made, deleted = 0, 0
-        for _, request in ipairs(server:log()) do
-          if request.operation == operation then
-            local creates = request.path == "/v2/box" or request.path == "/v2/box/from-snapshot"
-            made = made + (request.method == "POST" and creates and 1 or 0)
-            deleted = deleted + (request.method == "DELETE" and request.path:find("^/v2/box/[^/]+$")
-              and request.path ~= "/v2/box/snapshots" and 1 or 0)
-          end
-        end
-        assert.is_true(made > 0)
-        assert.are.equal(made, deleted)
-      end)
-    end
-  end)
-
   it("is listed, tested and named in the index", function()
     local index = io.open("examples/README.md"):read("a")
     for file in support.sh("cd examples && ls *.lua"):gmatch("%S+") do
       local name = file:match("^(.*)%.lua$")
-      assert.is_truthy(LOCAL[name] or RECORDED[name], file .. " is not tested")
+      assert.is_truthy(EXAMPLES[name], file .. " is not tested")
       assert.is_truthy(index:find(("[%s](%s)"):format(file, file), 1, true), file .. " is not in the index")
     end
   end)

@@ -15,6 +15,7 @@
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/wait.h>
@@ -63,6 +64,7 @@ static void run_command(const struct lbox_command *c, volatile struct failure *f
   setsid();
   for (int i = 0; i < 3; i++)
     dup2(c->fds[i], i);
+  ioctl(0, TIOCSCTTY, 0); /* fails when it is no terminal */
   failure->kind = LBOX_STATUS_NO_CWD;
   if (chdir(c->cwd) == 0) {
     sigset_t none;

@@ -33,6 +33,7 @@
 #include "server/init/keeper.h"
 #include "server/init/protocol.h"
 #include "server/init/request.h"
+#include "server/init/terminal.h"
 #include "server/init/tree.h"
 
 enum {
@@ -262,6 +263,8 @@ static int handle(const struct lbox_request *r, struct passed *p, struct answer 
     return 0;
   case LBOX_INIT_LISTEN:
     return listen_on(r->number, a);
+  case LBOX_INIT_TERMINAL:
+    return lbox_terminal_open(r->number, r->columns, &a->fd);
   default:
     return ENOSYS;
   }

@@ -24,9 +24,11 @@
 **   FREEZE   -                                                     -
 **   THAW     -                                                     -
 **   LISTEN   u32 port                                              a listening TCP socket
+**   TERMINAL u32 rows, u32 columns                                 a pseudo-terminal's master
 **
 ** SPAWN: the descriptors are the command, its stdin, stdout and stderr, and one for its status.
 ** What to run lies in an anonymous file: string cwd, u32 argc, argv…, u32 envc, env….
+** When its stdin is a terminal, that is the one that controls the command.
 ** DISCARD: what a command left in the background may go on writing to them, and nobody reads it.
 ** CREATE makes a file without a visible name of its own beside `path`; COMMIT puts it in the place
 ** of `path`, ABANDON removes it. What is neither when lbox-init ends is removed.
@@ -75,7 +77,8 @@ enum lbox_init_op {
   LBOX_INIT_CONNECT,
   LBOX_INIT_FREEZE,
   LBOX_INIT_THAW,
-  LBOX_INIT_LISTEN
+  LBOX_INIT_LISTEN,
+  LBOX_INIT_TERMINAL
 };
 
 enum lbox_status_kind {

@@ -49,6 +49,11 @@ static bool take_fields(struct lbox_message *m, struct lbox_request *r)
     r->six = lbox_message_u32(m);
     m->bad = m->bad || r->number < 1 || r->number > 65535;
     return true;
+  case LBOX_INIT_TERMINAL:
+    r->number = lbox_message_u32(m);
+    r->columns = lbox_message_u32(m);
+    m->bad = m->bad || r->number > 65535 || r->columns > 65535;
+    return true;
   case LBOX_INIT_LISTEN:
     r->number = lbox_message_u32(m);
     m->bad = m->bad || r->number < 1 || r->number > 65535;

@@ -7,8 +7,8 @@
 
 struct lbox_request {
   uint32_t op, id;
-  uint32_t number; /* keeper, file, follow, parents or port */
-  uint32_t signal, force, six;
+  uint32_t number; /* keeper, file, follow, parents, port or rows */
+  uint32_t signal, force, six, columns;
   const char *path, *to; /* in the message; never NULL, absolute when the op has them */
 };
 

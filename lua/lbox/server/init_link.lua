@@ -20,7 +20,7 @@ local RETRY_MS = 50
 
 M.SPAWN, M.KILL, M.DISCARD, M.OPEN, M.CREATE, M.COMMIT = 1, 2, 3, 4, 5, 6
 M.ABANDON, M.STAT, M.LIST, M.MKDIR, M.RENAME, M.REMOVE, M.CONNECT = 7, 8, 9, 10, 11, 12, 13
-M.FREEZE, M.THAW, M.LISTEN = 14, 15, 16
+M.FREEZE, M.THAW, M.LISTEN, M.TERMINAL = 14, 15, 16, 17
 
 -- What an answer holds: a format of string.unpack, its size, and how many descriptors.
 local ANSWERS = {
@@ -31,6 +31,7 @@ local ANSWERS = {
   [M.LIST] = { "", 0, 1 },
   [M.CONNECT] = { "", 0, 1 },
   [M.LISTEN] = { "", 0, 1 },
+  [M.TERMINAL] = { "", 0, 1 },
 }
 local NOTHING = { "", 0, 0 }
 local FAILED = { "", 0, 0 }

@@ -6,6 +6,7 @@ local errors = require "lbox.errors"
 local httpd = require "lbox.server.httpd"
 local json = require "lbox.json"
 local multipart = require "lbox.server.multipart"
+local sockets = require "lbox.server.socket"
 
 local M = {}
 
@@ -77,7 +78,8 @@ function Request:header(name)
   return self.conn:header(name)
 end
 
---- Waits until more of the body is here, or there is room to write, or the client is gone.
+--- Waits until more of the body is here, or there is room to write, or the connection is upgraded, or the client is
+--- gone.
 local function wait_for_change(conn)
   local id = conn:id()
   local op = async.op(function() async.source(id, nil) end)
@@ -215,6 +217,26 @@ function Request:answer_list(status, name, list, item)
     ("{%s:[%s]}"):format(json.encode(name), table.concat(parts, ",")))
 end
 
+--- Answers 101: the connection is a socket from here on, which is closed with the request. Raises kind `network` when
+--- the client is gone.
+---@param headers table<string, string>
+---@return lbox.server.Socket
+function Request:upgrade(headers)
+  self.conn:upgrade(headers)
+  self.answered, self.status = true, 101
+  while true do
+    local fd, bytes = self.conn:socket()
+    if fd then
+      self.socket = sockets.new(fd)
+      self.socket.buffer = bytes
+      return self.socket
+    elseif fd == false then
+      errors.raise("network", "the client went away")
+    end
+    wait_for_change(self.conn)
+  end
+end
+
 ---@class lbox.server.Writer
 local Writer = {}
 Writer.__index = Writer
@@ -334,6 +356,9 @@ local function handle(self, request)
   local ok, err = pcall(self.handler, request)
   if request.writer then
     request.writer:abort()
+  end
+  if request.socket then
+    request.socket:close()
   end
   request.conn:close()
   self.kept = self.kept - request.kept

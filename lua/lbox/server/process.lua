@@ -15,9 +15,13 @@ local ENOENT = 2
 local SIGNALS = { HUP = 1, INT = 2, QUIT = 3, KILL = 9, USR1 = 10, USR2 = 12, TERM = 15, TSTP = 20 }
 -- A keeper that has not ended its command after this long was stopped by it.
 local FORCE_AFTER_MS = 2000
+-- More than a terminal holds of what was written to it.
+local TTY_BUFFER = 256 * 1024
+local CTRL_D = "\4"
 
 ---@class lbox.server.Process
 ---@field pid integer|nil  of the main process, in the box, once it runs
+---@field ended lbox.async.Op  resolved when that is gone
 ---@field result { exit_code: integer, cpu_ns: integer, memory_peak_bytes: integer,
 ---  not_started: "program"|"directory"|nil, errno: integer|nil, stopped: boolean|nil }|nil
 local Process = {}
@@ -55,7 +59,6 @@ Fds.__index = Fds
 
 function Fds:add(fd, why, errno)
   if not fd then
-    self:close()
     errors.raise("local", "no descriptors left for a command: " .. tostring(why), { errno = errno })
   end
   self[#self + 1] = fd
@@ -80,10 +83,18 @@ local event
 
 local function open_pipe(self, name, fd)
   posix.set_nonblock(fd)
-  local pipe = { fd = fd, watch = async.engine():watch(fd) }
+  local pipe = { fd = fd, watch = async.engine():watch(fd), is_tty = self.tty ~= nil and name == "stdout" }
   async.source(pipe.watch:id(), function() event(self, name) end)
   self.pipes[name] = pipe
   return pipe
+end
+
+local function wake_writer(self)
+  local op = self.writing
+  if op then
+    self.writing = nil
+    op:resolve()
+  end
 end
 
 local function close_pipe(self, name, keep_fd)
@@ -94,6 +105,9 @@ local function close_pipe(self, name, keep_fd)
     pipe.watch:close()
     if not keep_fd then
       posix.close(pipe.fd)
+    end
+    if name == "stdin" then
+      wake_writer(self)
     end
   end
 end
@@ -116,40 +130,74 @@ local function watch_pipes(self, fds)
   end
 end
 
---- Starts a command in `sandbox`. Whether it could be started shows at its end, in `result`.
----@param command { argv: string[], cwd: string, env: string[], merge: boolean|nil, stdin: string|nil }
----@return lbox.server.Process
-function M.start(sandbox, command)
-  local bytes = encode(command)
-  local fds = setmetatable({}, Fds)
-  local payload = fds:add(posix.memfd(bytes))
-  local stdin
-  if command.stdin then
-    stdin = fds:add(posix.memfd(command.stdin))
+--- The standard descriptors of a command, and our ends of them by name.
+local function pipes_of(command, fds)
+  local theirs, ours = {}, {}
+  if command.stdin == true then
+    theirs[1], ours.stdin = fds:pipe()
   else
-    stdin = fds:add(posix.open("/dev/null", "read"))
+    theirs[1] = fds:add(command.stdin and posix.memfd(command.stdin) or posix.open("/dev/null", "read"))
   end
-  local out_read, out_write = fds:pipe()
-  local err_read, err_write
+  ours.stdout, theirs[2] = fds:pipe()
+  theirs[3] = theirs[2]
   if not command.merge then
-    err_read, err_write = fds:pipe()
+    ours.stderr, theirs[3] = fds:pipe()
   end
-  local status_read, status_write = fds:pipe()
-  local ok, code, _, keeper = pcall(sandbox.link.ask, sandbox.link, init_link.SPAWN, "",
-    { payload, stdin, out_write, err_write or out_write, status_write })
-  if not ok or code ~= 0 then
-    fds:close()
-    if not ok then
-      error(code, 0)
-    end
+  return theirs, ours
+end
+
+--- The same of one that has a terminal, which is the box's own.
+local function terminal_of(sandbox, tty, fds)
+  local code, master = sandbox.link:ask(init_link.TERMINAL, string.pack("=I4I4", tty.rows, tty.columns))
+  if code ~= 0 then
+    local why, name = posix.strerror(code)
+    errors.raise("local", "there is no terminal for the command: " .. why, { errno = name })
+  end
+  fds:add(master)
+  local peer = fds:add(posix.tty_peer(master))
+  return { peer, peer, peer }, { stdout = master, stdin = fds:add(posix.dup(master)) }
+end
+
+local function spawn(sandbox, command, fds)
+  local payload = fds:add(posix.memfd(encode(command)))
+  local theirs, ours
+  if command.tty then
+    theirs, ours = terminal_of(sandbox, command.tty, fds)
+  else
+    theirs, ours = pipes_of(command, fds)
+  end
+  local status
+  ours.status, status = fds:pipe()
+  local code, _, keeper = sandbox.link:ask(init_link.SPAWN, "", { payload, theirs[1], theirs[2], theirs[3], status })
+  if code ~= 0 then
     local why, name = posix.strerror(code)
     errors.raise("local", "the command cannot be started: " .. why, { errno = name })
   end
-  fds:close { [out_read] = true, [status_read] = true, [err_read or out_read] = true }
+  return keeper, ours
+end
+
+--- Starts a command in `sandbox`. Whether it could be started shows at its end, in `result`.
+---@param command { argv: string[], cwd: string, env: string[], merge: boolean|nil, stdin: string|true|nil,
+---  tty: { rows: integer, columns: integer }|nil }  stdin: all of it, or true for what `write` is given; with a tty it
+---  and the output are that
+---@return lbox.server.Process
+function M.start(sandbox, command)
+  local fds = setmetatable({}, Fds)
+  local ok, keeper, ours = pcall(spawn, sandbox, command, fds)
+  if not ok then
+    fds:close()
+    error(keeper, 0)
+  end
+  local kept = {}
+  for _, fd in pairs(ours) do
+    kept[fd] = true
+  end
+  fds:close(kept)
   local self = setmetatable({
     sandbox = sandbox, keeper = keeper, program = command.argv[1], cwd = command.cwd, pipes = {}, status = "",
+    tty = command.tty, ended = async.op(),
   }, Process)
-  watch_pipes(self, { stdout = out_read, stderr = err_read, status = status_read })
+  watch_pipes(self, ours)
   self.pipes.status.watch:arm("r")
   sandbox.processes[self] = true
   return self
@@ -171,7 +219,9 @@ local function finish(self, result)
     return
   end
   self.result = result
+  self.ended:resolve()
   close_pipe(self, "status")
+  close_pipe(self, "stdin")
   if self.force then
     self.force:cancel()
   end
@@ -181,7 +231,7 @@ local function finish(self, result)
   for _, name in ipairs { "stdout", "stderr" } do
     local pipe = self.pipes[name]
     if pipe then
-      pipe.left = posix.available(pipe.fd) or 0
+      pipe.left = pipe.is_tty and TTY_BUFFER or posix.available(pipe.fd) or 0
     end
   end
   wake(self)
@@ -192,7 +242,7 @@ local function take_record(self, bytes)
   local result = { cpu_ns = cpu_ns, memory_peak_bytes = memory }
   if kind == STARTED then
     self.pid = value
-    return
+    return wake(self)
   elseif kind == EXITED then
     result.exit_code = value & 0xff
   elseif kind == SIGNALED then
@@ -228,6 +278,8 @@ end
 function event(self, name)
   if name == "status" then
     take_status(self)
+  elseif name == "stdin" then
+    wake_writer(self)
   else
     wake(self)
   end
@@ -238,7 +290,8 @@ end
 local function let_go(self, name)
   local pipe = self.pipes[name]
   local bytes, _, why = posix.read(pipe.fd, 1)
-  if bytes == "" or (not bytes and why ~= "EAGAIN") or self.sandbox.closed then
+  local is_over = bytes == "" or (not bytes and why ~= "EAGAIN")
+  if is_over or pipe.is_tty or self.sandbox.closed then -- a terminal hangs up on them
     return close_pipe(self, name)
   end
   local link = self.sandbox.link
@@ -286,6 +339,15 @@ function Process:read()
   end
 end
 
+--- Waits until the command runs, or has ended without.
+function Process:wait_started()
+  while not self.pid and not self.result do
+    local op = async.op()
+    self.waiting = op
+    async.wait(op)
+  end
+end
+
 --- Waits until a pipe has something or the command ended.
 function Process:wait_event()
   local op = async.op()
@@ -321,6 +383,56 @@ function Process:wait()
     local piece = self:read()
   until not piece
   return self.result
+end
+
+-- ------------------------------------------------------------------------------------- its input
+
+--- Waits until stdin takes bytes, or is gone.
+local function wait_for_room(self, pipe)
+  local op = async.op()
+  self.writing = op
+  pipe.watch:arm("w")
+  async.wait(op)
+end
+
+--- Writes to stdin, and waits while the command does not read it. Nobody may be there to read any more: then it is
+--- dropped.
+---@param bytes string
+function Process:write(bytes)
+  local at = 1
+  while at <= #bytes do
+    local pipe = self.pipes.stdin
+    if not pipe then
+      return
+    end
+    local n, _, name = posix.write(pipe.fd, bytes, at)
+    if n then
+      at = at + n
+    elseif name == "EAGAIN" then
+      wait_for_room(self, pipe)
+    else
+      return close_pipe(self, "stdin")
+    end
+  end
+end
+
+--- Ends stdin; of a terminal, as its user does.
+function Process:close_stdin()
+  if self.tty then
+    self:write(CTRL_D)
+  else
+    close_pipe(self, "stdin")
+  end
+end
+
+--- Changes the size of its terminal.
+---@param rows integer
+---@param columns integer
+function Process:resize(rows, columns)
+  local pipe = self.pipes.stdout
+  if self.tty and pipe then
+    posix.tty_resize(pipe.fd, rows, columns)
+  end
 end
 
 -- -------------------------------------------------------------------------------------- its end
@@ -364,6 +476,7 @@ end
 --- Lets go of everything; the command, if it still runs, runs on. Idempotent.
 function Process:close()
   self.closed = true
+  close_pipe(self, "stdin")
   close_pipe(self, "stdout")
   close_pipe(self, "stderr")
   if self.result or not self.force then

@@ -7,11 +7,10 @@ local listener = require "lbox.server.listener"
 local M = {}
 
 local ROUTE_MODULES = { "account", "box", "config", "credentials", "env", "exec", "files", "git", "previews", "runs",
-  "schedules", "snapshots" }
+  "schedules", "sessions", "snapshots" }
 
 -- Parts of the API that boxes of this machine do not have yet, by the segment after the box's id.
-local UNAVAILABLE = { browser = true, config = true, ["exec-session"] = true, run = true, steps = true,
-  ["files"] = true }
+local UNAVAILABLE = { browser = true, config = true, run = true, steps = true, ["files"] = true }
 
 local function split(path)
   local parts = {}

@@ -109,19 +109,26 @@ function Socket:take_until(mark, max)
   end
 end
 
+--- Sends what the peer takes now of the bytes from `at` on, and waits when that is nothing.
+---@param bytes string
+---@param at integer
+---@return integer  how many were sent
+function Socket:write_some(bytes, at)
+  local n, why, name = posix.write(self.fd, bytes, at)
+  if not n and name ~= "EAGAIN" then
+    fail(why)
+  elseif not n then
+    self.watched:wait("w")
+  end
+  return n or 0
+end
+
 --- Sends bytes; waits while the peer does not take them.
 ---@param bytes string
 function Socket:write(bytes)
   local at = 1
   while at <= #bytes do
-    local n, why, name = posix.write(self.fd, bytes, at)
-    if n then
-      at = at + n
-    elseif name == "EAGAIN" then
-      self.watched:wait("w")
-    else
-      fail(why)
-    end
+    at = at + self:write_some(bytes, at)
   end
 end
 

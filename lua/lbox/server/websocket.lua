@@ -1,0 +1,87 @@
+--- WebSockets of clients, whose messages are JSON objects: the handshake, and frames both ways.
+local async = require "lbox.async"
+local core = require "lbox.core"
+local errors = require "lbox.errors"
+local json = require "lbox.json"
+
+local M = {}
+
+---@class lbox.server.WebSocket
+local WebSocket = {}
+WebSocket.__index = WebSocket
+
+local function has_word(text, word)
+  return ("," .. (text or ""):lower():gsub("%s", "") .. ","):find("," .. word .. ",", 1, true) ~= nil
+end
+
+--- Raises `api` 426 unless a request asks for a WebSocket, 400 when it does not say so as it must.
+---@param request lbox.server.Request
+function M.check(request)
+  local key = request:header("Sec-WebSocket-Key")
+  if not has_word(request:header("Upgrade"), "websocket") or not has_word(request:header("Connection"), "upgrade") then
+    errors.raise("api", "this is a WebSocket: the request has to ask for an upgrade", { status_code = 426 })
+  elseif request:header("Sec-WebSocket-Version") ~= "13" then
+    errors.raise("api", "the version of the WebSocket must be 13", { status_code = 400 })
+  elseif not key or not key:match("^[%w+/]+==$") or #key ~= 24 then
+    errors.raise("api", "the request has no usable Sec-WebSocket-Key", { status_code = 400 })
+  end
+end
+
+--- Makes a WebSocket of a request that was checked. It ends with the request.
+---@param request lbox.server.Request
+---@return lbox.server.WebSocket
+function M.accept(request)
+  local socket = request:upgrade { Upgrade = "websocket",
+    ["Sec-WebSocket-Accept"] = core.websocket_accept(request:header("Sec-WebSocket-Key")) }
+  return setmetatable({ socket = socket, peer = core.websocket_peer(), turn = async.semaphore(1), unsent = "" },
+    WebSocket)
+end
+
+--- Sends what is framed: one after the other, or two frames could mix. A frame of which a part was sent when its
+--- task was cancelled is sent on by the next.
+local function flush(self)
+  self.turn:with(function()
+    self.unsent = self.unsent .. self.peer:output()
+    while self.unsent ~= "" do
+      local n = self.socket:write_some(self.unsent, 1)
+      self.unsent = self.unsent:sub(n + 1)
+    end
+  end)
+end
+
+--- Sends a message; waits while the client does not take it. Raises kind `network` when it is gone.
+---@param value table
+function WebSocket:send(value)
+  self.peer:send(json.encode(value))
+  flush(self)
+end
+
+--- The next message that is a JSON object, others are passed over; nil when the client hung up or broke the rules.
+---@return table|nil
+function WebSocket:receive()
+  while true do
+    local kind, bytes = self.peer:next()
+    flush(self) -- of a ping or a close, the answer
+    if kind == "message" then
+      local value = json.decode(bytes)
+      if type(value) == "table" and not json.is_array(value) then
+        return json.strip_nulls(value)
+      end
+    elseif kind then
+      return nil
+    else
+      local input = self.socket:take()
+      if not input or not self.peer:feed(input) then
+        return nil
+      end
+    end
+  end
+end
+
+--- Says that nothing more is sent.
+function WebSocket:hang_up()
+  self.peer:hang_up()
+  flush(self)
+end
+
+return M
