@@ -2,5 +2,7 @@
 local shared = require "spec.support.agents"
 
 describe("Codex in a local box", function()
-  shared.behaves("codex", "openai/gpt-5.4")
+  shared.behaves("codex", "openai/gpt-5.4", { options = {
+    model_reasoning_effort = "low", model_reasoning_summary = "concise", personality = "pragmatic", web_search = false,
+  } })
 end)

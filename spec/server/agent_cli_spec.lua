@@ -311,4 +311,84 @@ describe("the CLI of an agent", function()
       box.exec:command("readlink -f $(command -v codex)").result)
     assert.are.equal("@openai\nneeded\n", box.exec:command("ls /run/lbox/agents/codex/node_modules").result)
   end)
+
+  describe("of Cursor, by the output that is documented,", function()
+    local SESSION = '"session_id":"c6b62c6f-7ead-4fd6-9922-e952131177ff"'
+    local TOLD = '{"type":"result","subtype":"success","duration_ms":5234,"duration_api_ms":5234,"is_error":false,'
+      .. '"result":"Read it. Wrote it.",' .. SESSION .. ',"request_id":"10e11780"}'
+    local box
+
+    setup(function()
+      install(dir .. "/agents/bin/cursor-agent")
+    end)
+
+    before_each(function()
+      box = create { agent = { harness = "cursor", model = "cursor/gpt-5.2", api_key = KEY } }
+    end)
+
+    it("tells of text, tools and the end", function()
+      local chunks = {}
+      box.files:write { path = "script", content = "printf '%s\\n' \"$@\" >args; env >vars\n" .. say(
+        '{"type":"system","subtype":"init","apiKeySource":"env","cwd":"/workspace/home",' .. SESSION
+          .. ',"model":"GPT-5.2","permissionMode":"default"}',
+        '{"type":"user","message":{"role":"user","content":[{"type":"text","text":"go"}]},' .. SESSION .. "}",
+        '{"type":"assistant","message":{"role":"assistant","content":[{"type":"text","text":"Read it. "}]},'
+          .. SESSION .. "}",
+        '{"type":"tool_call","subtype":"started","call_id":"t1","tool_call":{"readToolCall":{"args":{"path":"a.md"}}},'
+          .. SESSION .. "}",
+        '{"type":"tool_call","subtype":"completed","call_id":"t1","tool_call":{"readToolCall":{"args":{"path":"a.md"},'
+          .. '"result":{"success":{"content":"# A","totalLines":1}}}},' .. SESSION .. "}",
+        '{"type":"tool_call","subtype":"completed","call_id":"t2","tool_call":{"function":{"name":"grep",'
+          .. '"arguments":"{\\"pattern\\":\\"x\\"}","result":{"error":{"message":"no"}}}},' .. SESSION .. "}",
+        '{"type":"assistant","message":{"role":"assistant","content":[{"type":"text","text":"Wrote it."}]},'
+          .. SESSION .. "}", TOLD) }
+      for chunk in box.agent:stream { prompt = "--help" }:chunks() do
+        chunks[#chunks + 1] = chunk
+      end
+      local kinds = {}
+      for i, chunk in ipairs(chunks) do
+        kinds[i] = chunk.type
+      end
+      assert.are.same({ "start", "text-delta", "tool-call", "tool-result", "tool-call", "tool-result", "text-delta",
+        "finish", "stats" }, kinds)
+      assert.are.same({ "read", { path = "a.md" } }, { chunks[3].tool_name, chunks[3].input })
+      assert.are.same({ content = "# A", totalLines = 1 }, chunks[4].output)
+      assert.are.same({ "grep", { pattern = "x" } }, { chunks[5].tool_name, chunks[5].input })
+      assert.are.same({ error = { message = "no" } }, chunks[6].output)
+      assert.are.equal("Read it. Wrote it.", chunks[8].output)
+      assert.are.equal("--print\n--output-format=stream-json\n--force\n--model=gpt-5.2\n --help\n",
+        box.files:read("args"))
+      assert.matches("\nCURSOR_API_KEY=" .. KEY, "\n" .. box.files:read("vars"), 1, true)
+      run(box, "printf '%s\\n' \"$@\" >args\n" .. say(TOLD))
+      assert.matches("\n--resume=c6b62c6f-7ead-4fd6-9922-e952131177ff\n", box.files:read("args"), 1, true)
+    end)
+
+    it("has failed when it ends without its result or says so, and begins a new session then", function()
+      run(box, say(TOLD))
+      local _, err = run(box, "echo 'ActionRequiredError: no plan' >&2; exit 1")
+      assert.matches("exit code 1 without saying that it was done: ActionRequiredError: no plan", err.message, 1, true)
+      run(box, "printf '%s\\n' \"$@\" >args\n" .. say(TOLD))
+      assert.is_nil(box.files:read("args"):find("--resume", 1, true))
+      _, err = run(box, say('{"type":"result","subtype":"error","is_error":true,"result":"out of luck"}'))
+      assert.matches("out of luck", err.message, 1, true)
+    end)
+
+    it("gives typed output by a schema that is in the prompt", function()
+      local done = run(box, say('{"type":"result","subtype":"success","is_error":false,'
+        .. '"result":"```json\\n{\\"n\\":3}\\n```"}'), { response_schema = { n = "integer" } })
+      assert.are.same({ n = 3 }, done.result)
+    end)
+
+    it("refuses options and MCP servers, which it cannot be told of", function()
+      local _, err = run(box, say(TOLD), { options = { max_turns = 1 } })
+      assert.are.equal(400, err.status_code)
+      assert.matches('Cursor has no option "max_turns": it takes none', err.message, 1, true)
+      local ok
+      ok, err = pcall(create, { mcp_servers = { { name = "a", package = "b" } },
+        agent = { harness = "cursor", model = "cursor/x", api_key = KEY } })
+      assert.is_false(ok)
+      assert.are.equal(501, err.status_code)
+      assert.matches("write them to ~/.cursor/mcp.json in the box", err.message, 1, true)
+    end)
+  end)
 end)

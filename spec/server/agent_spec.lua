@@ -118,6 +118,13 @@ describe("a harness in a local box", function()
       server.url, box.id, id))
   end
 
+  it("hears of its options by a variable", function()
+    local _, err = run('printf %s "$LBOX_AGENT_OPTIONS" >/workspace/home/options\n' .. DONE,
+      { prompt = "go", options = { depth = 3, ["as_given"] = { a = true } } })
+    assert.is_nil(err)
+    assert.are.same({ depth = 3, as_given = { a = true } }, json.decode(box.files:read("options")))
+  end)
+
   it("hears of MCP servers by a variable, in a box made of a snapshot too", function()
     local servers = { { name = "a", package = "x", args = { "y" } },
       { name = "b", url = "http://127.0.0.1:1/", headers = { H = "v" } } }

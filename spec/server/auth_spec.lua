@@ -82,7 +82,7 @@ describe("the server's door", function()
     end
     status, body = ask(keyed("-X POST -d '{\"agent\":\"clod\",\"model\":\"m\"}'"))
     assert.are.equal(400, status)
-    assert.matches("claude%-code, codex, custom, opencode", body)
+    assert.matches("claude%-code, codex, cursor, custom, opencode", body)
     assert.are.equal(501, (ask(keyed("-X POST -d '{\"browser\":true}'"))))
     status, body = ask(keyed("-X POST"), "/v2/box/x/browser")
     assert.are.equal(501, status)

@@ -54,10 +54,9 @@ end
 --- Describes it.
 ---@param harness string
 ---@param model string
----@param how { costs: boolean|nil, session_of_folder: boolean|nil }|nil  whether it says what a run costs, and whether
----  a session belongs to a folder
+---@param how { options: table, costs: boolean|nil, session_of_folder: boolean|nil }  all options it has, whether it
+---  says what a run costs, and whether a session belongs to a folder
 function M.behaves(harness, model, how)
-  how = how or {}
   local busted = require "busted"
   local it, setup, teardown, before_each = busted.it, busted.setup, busted.teardown, busted.before_each
   local server, box, llm
@@ -292,6 +291,11 @@ function M.behaves(harness, model, how)
     assert.matches("note.txt", body, 1, true)
     local path = box.exec:command("find ~/.lbox/prompts -name note.txt").result
     assert.are.equal("hello", box.files:read(path:match("^[^\n]+")))
+  end)
+
+  it("takes every option that it has", function()
+    llm:script { { text = "with options" } }
+    assert.are.equal("with options", box.agent:run({ prompt = "go", options = how.options }).result)
   end)
 
   it("refuses options it does not have", function()

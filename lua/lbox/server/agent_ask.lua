@@ -95,6 +95,7 @@ end
 local function complete(server, row, harness, ask)
   ask.provider, ask.model = providers.of(ask.model or "", harness.provider)
   harness.check_options(ask.options)
+  mcp.check_harness(harness, ask.mcp_servers)
   agent_programs.need(server, row.config.agent)
   ask.program = agent_programs.path(harness)
   ask.key = agent_keys.of(server, row.config, ask.provider, harness)

@@ -22,6 +22,9 @@ function M.command(ask)
   if ask.schema then
     env.LBOX_JSON_SCHEMA = json.encode(ask.schema)
   end
+  if ask.options then
+    env.LBOX_AGENT_OPTIONS = json.encode(ask.options)
+  end
   if ask.mcp_servers[1] then
     env.LBOX_MCP_SERVERS = json.encode(ask.mcp_servers)
   end

@@ -8,6 +8,7 @@ local M = {}
 ---@field install string|nil       how the CLI is installed
 ---@field provider string|nil      who serves a model that does not say so
 ---@field lost_session string|nil  what it says when the session to continue is not there
+---@field mcp_file string|nil      where its MCP servers have to be: it cannot be told of them otherwise
 ---@field session_of_folder boolean|nil  a session is of use in the folder only that it began in
 ---@field counts_session boolean|nil  the tokens that it tells of are those of the whole session
 ---@field check_options nil|fun(given: table|nil)
@@ -15,7 +16,7 @@ local M = {}
 ---@field read fun(process: lbox.server.Process, emit: fun(name: string, data: table, text: string|nil),
 ---  command: table): (string|nil, integer|nil)
 
-local MODULES = { ["claude-code"] = "claude_code", codex = "codex", custom = "custom",
+local MODULES = { ["claude-code"] = "claude_code", codex = "codex", cursor = "cursor", custom = "custom",
   opencode = "opencode" }
 
 --- The harness of that name; nil when there is none.

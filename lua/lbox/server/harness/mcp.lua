@@ -79,6 +79,16 @@ function M.check(servers)
   end
 end
 
+--- Raises 501 unless the harness can be told of them.
+---@param harness lbox.server.Harness|nil
+---@param servers lbox.server.McpServer[]
+function M.check_harness(harness, servers)
+  if harness and harness.mcp_file and servers[1] then
+    refuse(501, ("mcp_servers are not available for %s on local boxes: write them to %s in the box"):format(
+      harness.name, harness.mcp_file))
+  end
+end
+
 --- The command that starts one of npm: the package of the box's folder, else the registry's.
 ---@param server lbox.server.McpServer
 ---@return string[]

@@ -58,8 +58,8 @@ function M.check(given, known, harness)
         names[#names + 1] = each
       end
       table.sort(names)
-      refuse(("agent_options: %s has no option %q: there are %s"):format(harness, tostring(name),
-        table.concat(names, ", ")))
+      refuse(("agent_options: %s has no option %q: %s"):format(harness, tostring(name),
+        names[1] and "there are " .. table.concat(names, ", ") or "it takes none"))
     end
     check(name, value, known[name])
   end

@@ -85,6 +85,7 @@ local function check_create(server, body)
   git.check_token(body.github_token)
   check_agent(server, body)
   mcp.check(body.mcp_servers or {})
+  mcp.check_harness(harnesses.get(body.agent), body.mcp_servers or {})
   settings.network_policy(body.network_policy or {})
   for name, what in pairs(NOT_YET) do
     local value = body[name]
