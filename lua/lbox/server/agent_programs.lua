@@ -130,10 +130,15 @@ local function package_of(path)
   end
 end
 
+--- Whether it is a name of npm's: another one could lead anywhere.
+local function is_package_name(name)
+  return name:gsub("^@[%w~_-][%w~._-]*/", ""):match("^[%w~_-][%w~._-]*$") ~= nil
+end
+
 --- Adds a package and those it needs that lie beside it; those within it come with it.
 local function add_package(mounts, base, siblings, name, seen)
   local dir = siblings .. "/" .. name
-  local package = not seen[name] and package_at(dir)
+  local package = not seen[name] and is_package_name(name) and package_at(dir)
   if not package then
     return
   end

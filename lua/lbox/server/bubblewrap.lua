@@ -86,14 +86,15 @@ function M.command(bwrap, box, host_dirs)
     end
   end
   add(argv, "--proc", "/proc", "--ro-bind", "/proc/sys", "/proc/sys", "--dev", "/dev", "--tmpfs", "/run",
-    "--ro-bind", box.bin, "/run/lbox/bin")
+    "--tmpfs", "/run/lbox", "--ro-bind", box.bin, "/run/lbox/bin")
   for _, bind in ipairs(box.agent and box.agent.binds or {}) do
     add(argv, "--ro-bind", bind.from, bind.to)
   end
   for _, link in ipairs(box.agent and box.agent.links or {}) do
     add(argv, "--symlink", link.target, link.at)
   end
-  add(argv, "--chdir", "/", "--", "/run/lbox/bin/lbox-init")
+  -- A mount of its own, so that the box can neither change what is in it nor put something in its place.
+  add(argv, "--remount-ro", "/run/lbox", "--chdir", "/", "--", "/run/lbox/bin/lbox-init")
   return argv
 end
 
