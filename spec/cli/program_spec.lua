@@ -198,6 +198,8 @@ describe("the lbox program", function()
     local text, status = support.sh(program .. " doctor")
     assert.are.equal(0, status, text)
     assert.matches("ok%s+sandbox", text)
+    assert.matches("limit of processes%s+4096 in a box", text)
+    assert.matches("limits of memory, disk%s+4 GB and 5 GB in a small box", text)
   end)
 
   it("lets doctor and create name a missing bubblewrap and the fix", function()

@@ -150,7 +150,7 @@ describe("a data directory", function()
   by_root("on a full disk refuses with 507, and still deletes boxes", function()
     local mount = ("unshare -m --propagation private sh -c 'mount -t tmpfs -o size=12m none %s "
       .. "&& exec \"$@\"' -"):format(dir)
-    local server = support.start { dir = dir, prefix = mount }
+    local server = support.start { dir = dir, prefix = mount, args = "--disk-floor 0" }
     local box = Box.create(server:client())
     local function fails(fn, ...)
       local ok, err = pcall(fn, ...)

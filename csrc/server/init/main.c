@@ -5,9 +5,13 @@
 ** It runs as the box's user, next to programs that may want to harm it: it is not dumpable, so that
 ** they cannot trace it or open its descriptors, and the kernel shields pid 1 from their signals.
 **
+** `lbox-init PROCESSES BYTES` is told how many processes and threads the box may have, and how
+** large a file may be; 0 stands for no limit.
+**
 ** The server also runs it outside of boxes, as `lbox-init empty DIRECTORY`, to remove a box's
-** files, and as `lbox-init copy DIRECTORY NEW [UID]`, to copy them.
+** files, as `lbox-init copy DIRECTORY NEW [UID]`, to copy them, and as `lbox-init size DIRECTORY`.
 */
+#include <ctype.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/sched.h>
@@ -410,7 +414,30 @@ static void raise_limit(void)
   }
 }
 
-static int serve(void)
+static void set_limit(__rlimit_resource_t resource, const char *text)
+{
+  long long most = text ? strtoll(text, NULL, 10) : 0;
+  const struct rlimit limit = {(rlim_t)most, (rlim_t)most};
+  if (most > 0)
+    setrlimit(resource, &limit);
+}
+
+/* Processes are counted in the box's own user namespace, so that its user's others do not count:
+   for that the limit has to be set in here (Linux 5.14). When memory is short the kernel looks for
+   somebody to kill in a box first. Nothing of this can be taken back by the box's programs. */
+static void bound(const char *processes, const char *file_bytes)
+{
+  set_limit(RLIMIT_NPROC, processes);
+  set_limit(RLIMIT_FSIZE, file_bytes);
+  int fd = open("/proc/self/oom_score_adj", O_WRONLY | O_CLOEXEC);
+  if (fd >= 0) {
+    ssize_t n = write(fd, "1000", 4);
+    (void)n;
+    close(fd);
+  }
+}
+
+static int serve(const char *processes, const char *file_bytes)
 {
   sigset_t set;
   prctl(PR_SET_DUMPABLE, 0);
@@ -425,6 +452,7 @@ static int serve(void)
   if (signal_fd < 0 || !listen_to(LBOX_INIT_FD) || !listen_to(signal_fd))
     return 1;
   raise_limit();
+  bound(processes, file_bytes);
   make_directories();
   let_go_of_stdio();
   ask_for_short_turns();
@@ -471,14 +499,29 @@ static int copy(const char *from, const char *to, const char *owner)
   return say(*copied.name ? copied.name : from, code);
 }
 
+static int size(const char *path)
+{
+  uint64_t bytes = 0;
+  prctl(PR_SET_PDEATHSIG, SIGKILL);
+  raise_limit();
+  int code = lbox_tree_size(path, &bytes);
+  if (code == 0)
+    printf("%llu\n", (unsigned long long)bytes);
+  return say(path, code);
+}
+
 int main(int argc, char **argv)
 {
   if (argc == 1)
-    return serve();
+    return serve(NULL, NULL);
+  if (argc == 3 && isdigit((unsigned char)*argv[1]))
+    return serve(argv[1], argv[2]);
+  if (argc == 3 && strcmp(argv[1], "size") == 0)
+    return size(argv[2]);
   if (argc == 3 && strcmp(argv[1], "empty") == 0)
     return say(argv[2], lbox_tree_empty(argv[2]));
   if ((argc == 4 || argc == 5) && strcmp(argv[1], "copy") == 0)
     return copy(argv[2], argv[3], argv[4]);
-  fputs("usage: lbox-init empty DIRECTORY | copy DIRECTORY NEW [UID]\n", stderr);
+  fputs("usage: lbox-init empty DIRECTORY | copy DIRECTORY NEW [UID] | size DIRECTORY\n", stderr);
   return 2;
 }

@@ -116,3 +116,41 @@ int lbox_tree_empty(const char *path)
   close(w.top);
   return w.code;
 }
+
+enum { MAX_SIZED = 1024, BLOCK = 512 };
+
+/* Adds what is in the directory `fd`, which it closes. */
+static void add_size(int fd, int depth, uint64_t *bytes)
+{
+  DIR *dir = fdopendir(fd);
+  if (!dir) {
+    close(fd);
+    return;
+  }
+  const struct dirent *entry;
+  while ((entry = readdir(dir))) {
+    struct stat st;
+    const char *name = entry->d_name;
+    if (strcmp(name, ".") == 0 || strcmp(name, "..") == 0 ||
+        fstatat(fd, name, &st, AT_SYMLINK_NOFOLLOW) != 0)
+      continue;
+    uint64_t names = S_ISDIR(st.st_mode) || st.st_nlink < 2 ? 1 : (uint64_t)st.st_nlink;
+    *bytes += (uint64_t)st.st_blocks * BLOCK / names;
+    int sub = S_ISDIR(st.st_mode) && depth < MAX_SIZED
+                  ? openat(fd, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC)
+                  : -1;
+    if (sub >= 0)
+      add_size(sub, depth + 1, bytes);
+  }
+  closedir(dir);
+}
+
+int lbox_tree_size(const char *path, uint64_t *bytes)
+{
+  int fd = open(path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+  if (fd < 0)
+    return errno;
+  *bytes = 0;
+  add_size(fd, 0, bytes);
+  return 0;
+}

@@ -2,6 +2,7 @@
 --- boxes cannot work.
 local argparse = require "argparse"
 local core = require "lbox.core"
+local limits = require "lbox.server.limits"
 local paths = require "lbox.paths"
 local posix = require "lbox.server.posix"
 local runtimes = require "lbox.server.runtimes"
@@ -25,6 +26,19 @@ local function report_program()
   line("ok", "lbox " .. core.version, _VERSION .. ", libcurl " .. core.curl)
 end
 
+local function report_limits()
+  local small = limits.SIZES.small
+  if limits.counts_processes() then
+    line("ok", "limit of processes", ("%d in a box, by the kernel"):format(small.processes))
+  else
+    line("NO", "limit of processes", "this kernel counts them together with those of your user")
+    line("", "", "fix: Linux 5.14 or newer, or a server started as root")
+  end
+  line("ok", "limits of memory, disk", ("%s and %s in a small box: looked at, and whoever takes more is killed")
+    :format(limits.shown(small.memory), limits.shown(small.disk)))
+  line("note", "CPU time", "boxes share it, without a limit")
+end
+
 local function report_sandbox()
   print("local boxes")
   local found = sandbox.probe()
@@ -42,7 +56,7 @@ local function report_sandbox()
     end
   end
   line("note", "network", "boxes have their own loopback and nothing else in this version")
-  line("note", "limits", "CPU time, memory and disk are shared in this version")
+  report_limits()
   return found.ok
 end
 

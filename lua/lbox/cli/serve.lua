@@ -4,6 +4,7 @@ local argparse = require "argparse"
 local async = require "lbox.async"
 local errors = require "lbox.errors"
 local host_ports = require "lbox.server.host_ports"
+local limits = require "lbox.server.limits"
 local local_server = require "lbox.local_server"
 local paths = require "lbox.paths"
 local posix = require "lbox.server.posix"
@@ -30,6 +31,14 @@ local function seconds(text)
   return value
 end
 
+local function boxes(text)
+  local value = text:match("^%d+$") and #text < 10 and math.tointeger(tonumber(text))
+  if not value then
+    return nil, ("--max-boxes %s: a whole number"):format(text)
+  end
+  return value
+end
+
 local function parser()
   local p = argparse("lbox serve", "Run the local box server.")
   p:option("--data", "directory of boxes and database (default: $LBOX_DATA, /var/lib/lbox as root, "
@@ -42,6 +51,13 @@ local function parser()
     :argname("DIR")
   p:option("--host-port", "a port of this machine that boxes reach at 127.0.0.1 (a local model, say)")
     :convert(host_ports.port):argname("PORT"):count("*")
+  p:option("--max-boxes", "how many boxes there may be (default: 1000)"):convert(boxes):argname("N")
+  p:option("--max-disk", "what boxes and snapshots may take together (default: what the disk has)")
+    :convert(limits.bytes):argname("SIZE")
+  p:option("--disk-floor", "what boxes leave of the disk (default: a twentieth of it, at most 1G)")
+    :convert(limits.bytes):argname("SIZE")
+  p:option("--limit", "of every box, whatever its size: memory=SIZE, disk=SIZE, processes=N")
+    :convert(limits.parse):argname("NAME=VALUE"):count("*")
   p:flag("--print-env", "print export lines for the official SDKs")
   p:flag("--detach", "start it in the background unless it runs, print its socket, and return")
   p:flag("--on-demand", "end half a minute after the last client left"):hidden(true)
@@ -95,6 +111,10 @@ local function serve(args)
     host_ports = args.host_port,
     agents_dir = absolute(args.agents or os.getenv("LBOX_AGENTS")),
     skills_dir = absolute(args.skills),
+    limits = args.limit,
+    max_boxes = args.max_boxes,
+    max_disk = args.max_disk,
+    disk_floor = args.disk_floor,
     log = function(line) say(line) end,
     ready = function(info)
       if args.print_env then

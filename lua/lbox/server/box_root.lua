@@ -7,6 +7,7 @@ local posix = require "lbox.server.posix"
 local M = {}
 
 local TREE_TIMEOUT_MS = 30 * 60 * 1000
+local SIZE_TIMEOUT_MS = 60 * 1000
 local STICKY = 0x3ff -- 1777
 
 -- A new box's own directories; programs expect them.
@@ -161,6 +162,16 @@ function M.copy(from, to, uid, bin)
       { errno = text:find("No space left", 1, true) and "ENOSPC" or nil })
   end
   return size
+end
+
+--- What a box's directory takes of the disk.
+---@param root string
+---@param bin string  the directory of lbox-init
+---@return integer|nil bytes  nil: it could not be found out
+function M.size(root, bin)
+  local status, text = child.run { argv = { bin .. "/lbox-init", "size", root }, env = {}, cwd = "/",
+    timeout = SIZE_TIMEOUT_MS }
+  return status.exit_code == 0 and math.tointeger(tonumber(text:match("^%d+"))) or nil
 end
 
 return M

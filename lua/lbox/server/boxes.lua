@@ -127,6 +127,7 @@ end
 ---@return table row, lbox.server.Job|nil filling
 function Boxes:create(config, fill)
   check_works(self)
+  self.server.limits:check_create()
   if config.name and self.store:box(config.name) then
     refuse(409, ("there is a box named %q already"):format(config.name))
   end
@@ -203,7 +204,11 @@ local function start(self, row, live)
     etc = self.data.etc,
     bin = self.data.bin,
     agent = agent_programs.mounts(self.server, row.config.agent),
+    limit = self.server.limits:of(row),
   }
+  if not live.sandbox.proc and not live.sandbox.ended then
+    self.server.log(("the box %s: its memory and disk cannot be looked at, so they are not limited"):format(row.id))
+  end
   local ok, err = pcall(host_ports.open, live.sandbox, self.server.host_ports, self.server.scope, self.server.log)
   if not ok then
     live.sandbox:close()
@@ -335,6 +340,8 @@ function Boxes:delete(row)
     error(err, 0)
   end
   self.live[id], self.expiring[id] = nil, nil
+  self.server.limits:forget(id)
+  self.server.logs:forget(id)
   self.server.public_urls:forget(id)
   self.trees:remove(id)
 end

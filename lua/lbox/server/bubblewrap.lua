@@ -67,10 +67,27 @@ local function isolation(bwrap)
     "--clearenv", "--as-pid-1", "--seccomp", tostring(M.SECCOMP_FD) }
 end
 
+-- Of /run, and of /dev/shm where no limit says more.
+local MEMORY_DISK = 64 * 1024 * 1024
+
+--- What is written to /run and /dev/shm takes memory that no process has.
+local function add_memory_disks(argv, bwrap, limit)
+  local function add_disk(size, path)
+    if M.can_size(bwrap) then
+      add(argv, "--size", tostring(size))
+    end
+    add(argv, "--tmpfs", path)
+  end
+  add_disk(MEMORY_DISK, "/run")
+  add_disk(limit and limit.memory // 4 or MEMORY_DISK, "/dev/shm")
+  add(argv, "--remount-ro", "/dev")
+end
+
 --- The command line that starts a box. Without --die-with-parent on purpose: lbox-init ends when the
 --- server does, and bubblewrap's own process, which waits for it, holds the box's lock until the last
 --- process of the box is gone (see lbox.server.sandbox).
----@param box { id: string, root: string, etc: string, bin: string, agent: lbox.server.AgentMounts|nil }
+---@param box { id: string, root: string, etc: string, bin: string, agent: lbox.server.AgentMounts|nil,
+---  limit: lbox.server.Limit|nil }
 ---@return string[]
 function M.command(bwrap, box, host_dirs)
   local argv = isolation(bwrap)
@@ -85,8 +102,9 @@ function M.command(bwrap, box, host_dirs)
       add(argv, "--ro-bind-try", "/etc/" .. name, "/etc/" .. name)
     end
   end
-  add(argv, "--proc", "/proc", "--ro-bind", "/proc/sys", "/proc/sys", "--dev", "/dev", "--tmpfs", "/run",
-    "--tmpfs", "/run/lbox", "--ro-bind", box.bin, "/run/lbox/bin")
+  add(argv, "--proc", "/proc", "--ro-bind", "/proc/sys", "/proc/sys", "--dev", "/dev")
+  add_memory_disks(argv, bwrap, box.limit)
+  add(argv, "--tmpfs", "/run/lbox", "--ro-bind", box.bin, "/run/lbox/bin")
   for _, bind in ipairs(box.agent and box.agent.binds or {}) do
     add(argv, "--ro-bind", bind.from, bind.to)
   end
@@ -95,6 +113,9 @@ function M.command(bwrap, box, host_dirs)
   end
   -- A mount of its own, so that the box can neither change what is in it nor put something in its place.
   add(argv, "--remount-ro", "/run/lbox", "--chdir", "/", "--", "/run/lbox/bin/lbox-init")
+  if box.limit then
+    add(argv, tostring(box.limit.processes or 0), tostring(box.limit.disk))
+  end
   return argv
 end
 
@@ -191,6 +212,19 @@ local function version_of(bwrap)
     argv = { bwrap, "--version" }, env = {}, cwd = "/", timeout = PROBE_TIMEOUT_MS,
   })
   return ok and status.exit_code == 0 and text:match("(%d+%.[%d.]+)") or nil
+end
+
+local sized = {} -- whether one can say how large a tmpfs is, by the path of bwrap
+
+--- Whether this bubblewrap bounds the disks in memory: 0.7 does.
+---@param bwrap string
+---@return boolean
+function M.can_size(bwrap)
+  if sized[bwrap] == nil then
+    local major, minor = (version_of(bwrap) or "0.0"):match("^(%d+)%.(%d+)")
+    sized[bwrap] = tonumber(major) > 0 or tonumber(minor) >= 7
+  end
+  return sized[bwrap]
 end
 
 local function too_old(version)

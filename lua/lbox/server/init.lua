@@ -5,7 +5,9 @@ local core = require "lbox.core"
 local data = require "lbox.server.data"
 local errors = require "lbox.errors"
 local lifecycle = require "lbox.server.lifecycle"
+local limits = require "lbox.server.limits"
 local listener = require "lbox.server.listener"
+local logs = require "lbox.server.logs"
 local posix = require "lbox.server.posix"
 local public_urls = require "lbox.server.public_urls"
 local router = require "lbox.server.router"
@@ -156,6 +158,7 @@ end
 --- Serves until a signal or the exit rules end it.
 ---@param opts { data: string, listen: string|nil, on_demand: boolean|nil, idle_pause: number,
 ---  host_ports: integer[], agents_dir: string|nil, skills_dir: string|nil,
+---  limits: table[]|nil, max_boxes: integer|nil, max_disk: integer|nil, disk_floor: integer|nil,
 ---  log: fun(line: string), ready: fun(info: table) }
 function M.serve(opts)
   posix.raise_nofile_limit() -- a box at work takes several descriptors
@@ -170,7 +173,8 @@ function M.serve(opts)
     server.scope = scope
     server.data = data.open(opts.data)
     server.store = stores.open(server.data.database)
-    server.variables = Variables.new(server.store)
+    server.variables, server.logs = Variables.new(server.store), logs.new()
+    server.limits = limits.new(server, opts)
     server.boxes, server.snapshots = Boxes.new(server), Snapshots.new(server)
     server.boxes:sweep()
     server.snapshots:sweep()
@@ -186,6 +190,7 @@ function M.serve(opts)
     server.schedules = schedules.new(server)
     run_webhooks.tell(server)
     lifecycle.watch(server, opts.idle_pause)
+    server.limits:watch()
     opts.ready { data = opts.data, socket = server.data.socket, url = server.url,
       key = server.data.key, key_file = server.data.key_file }
     wait_for_end(server, signals, lock, opts.on_demand)

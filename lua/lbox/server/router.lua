@@ -6,8 +6,8 @@ local listener = require "lbox.server.listener"
 
 local M = {}
 
-local ROUTE_MODULES = { "account", "box", "config", "credentials", "env", "exec", "files", "git", "previews", "runs",
-  "schedules", "sessions", "snapshots" }
+local ROUTE_MODULES = { "account", "box", "config", "credentials", "env", "exec", "files", "git", "logs", "previews",
+  "runs", "schedules", "sessions", "snapshots" }
 
 -- Parts of the API that boxes of this machine do not have yet, by the segment after the box's id.
 local UNAVAILABLE = { browser = true, config = true, run = true, steps = true, ["files"] = true }

@@ -23,10 +23,6 @@ local MAX_ENTRIES = 50000
 local MAX_SAID = 4096
 local MAX_LIST = MAX_ENTRIES * 300
 local TYPES = { [0] = "file", "directory", "symlink", "other" }
--- Processes and threads of one box. Only where it has a uid of its own: else they would be counted
--- together with its user's.
-local MAX_PROCESSES = 4096
-
 M.PATH = "/home/boxuser/.local/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin:/run/lbox/bin"
   .. ":/run/lbox/agents/bin"
 M.create_root = box_root.create
@@ -41,6 +37,8 @@ M.probe = bubblewrap.probe
 ---@field ended boolean   its last process is gone
 ---@field frozen lbox.async.Op[]|nil  it stands still: who waits until it goes on
 ---@field processes table<lbox.server.Process, true>
+---@field limit lbox.server.Limit|nil
+---@field proc integer|nil  descriptor of the /proc of the box, while it runs
 ---@field on_exit fun()[]  called once its last process is gone
 local Sandbox = {}
 Sandbox.__index = Sandbox
@@ -127,6 +125,10 @@ end
 
 local function finished(self)
   self.ended = true
+  if self.proc then
+    posix.close(self.proc)
+    self.proc = nil
+  end
   for _, fn in ipairs(self.on_exit) do
     fn()
   end
@@ -202,7 +204,7 @@ local function boot(self, box, own, keep)
     uid = box.uid,
     gid = box.uid,
     setsid = true,
-    limits = { core = 0, nproc = box.uid and MAX_PROCESSES },
+    limits = { core = 0 },
     fds = {
       [0] = null, [1] = null, [2] = err_write, [bubblewrap.CONTROL_FD] = theirs,
       [bubblewrap.SECCOMP_FD] = filter, [bubblewrap.STATUS_FD] = lock,
@@ -225,16 +227,17 @@ local function boot(self, box, own, keep)
   elseif not ok then
     error(err, 0)
   end
+  self.proc = not self.ended and posix.box_proc(init_pid(box.root) or 0) or nil
 end
 
 --- Starts the sandbox of a box and waits until its lbox-init answers. `root` is in a directory of the
 --- server's, where the lock file goes.
 ---@param box { id: string, root: string, uid: integer|nil, etc: string, bin: string,
----  agent: lbox.server.AgentMounts|nil }
+---  agent: lbox.server.AgentMounts|nil, limit: lbox.server.Limit|nil }
 ---@return lbox.server.Sandbox
 function M.start(box)
   local self = setmetatable({
-    id = box.id, root = box.root, closed = false, ended = false, processes = {}, on_exit = {},
+    id = box.id, root = box.root, limit = box.limit, closed = false, ended = false, processes = {}, on_exit = {},
   }, Sandbox)
   local ok, err = pcall(with_fds, function(own, keep) boot(self, box, own, keep) end)
   if not ok then

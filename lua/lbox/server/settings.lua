@@ -2,6 +2,7 @@
 --- 400 and a sentence that names it, what there is not on local boxes with 501.
 local errors = require "lbox.errors"
 local fields = require "lbox.server.fields"
+local limits = require "lbox.server.limits"
 local runtimes = require "lbox.server.runtimes"
 
 local M = {}
@@ -28,6 +29,13 @@ function M.name(name)
     refuse(400, ("name %q: 1 to %d of A-Z a-z 0-9 . _ -, a letter or digit first"):format(name, MAX_NAME))
   elseif fields.RESERVED[name] then
     refuse(400, ("name %q: it stands for something else in URLs"):format(name))
+  end
+end
+
+---@param size string
+function M.size(size)
+  if not limits.SIZES[size] then
+    refuse(400, ("size %q: small, medium or large"):format(size))
   end
 end
 

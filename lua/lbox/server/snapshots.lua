@@ -110,6 +110,7 @@ end
 ---@param name string
 ---@return table snapshot
 function Snapshots:take(row, name)
+  self.server.limits:check_room()
   local snapshot = { id = ids.snapshot(), box_id = row.id, name = name, status = "creating", size_bytes = 0,
     uid = row.uid, config = carried(row.config), created_at = os.time() }
   local ok, root = pcall(function()

@@ -68,6 +68,7 @@ end
 --- What is kept of a create request: fields that are known and have been checked.
 local function check_create(server, body)
   fields.check(body, CREATE)
+  settings.size(body.size or "small")
   settings.labels(body.labels or {})
   settings.skills(body.skills or {})
   skills.check(server, body.skills or {})

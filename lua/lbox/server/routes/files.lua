@@ -74,6 +74,7 @@ local function write(server, request, params)
       errors.raise("api", "content is not base64", { status_code = 400 })
     end
   end
+  server.limits:check_write(server.boxes:get(params.id), #bytes)
   with_files(server, params, function(box)
     box:write_file(path, bytes)
   end)
@@ -146,10 +147,22 @@ local function path_field(part)
   end), "paths")
 end
 
+--- Gives the content of a file piece by piece, as long as there is room for it. `held` is what came so far.
+local function file_field(part, held, check_room)
+  return function()
+    local bytes = part:read()
+    if bytes then
+      held.bytes = held.bytes + #bytes
+      check_room(held.bytes)
+    end
+    return bytes
+  end
+end
+
 --- Writes what is uploaded beside its place while it comes. Fields `paths` and files `files` belong together by their
 --- order, a path before its file.
-local function receive(box, request, files)
-  local paths = {}
+local function receive(box, request, files, check_room)
+  local paths, held = {}, { bytes = 0 }
   request:each_part(function(part)
     if part.name == "paths" then
       paths[#paths + 1] = path_field(part)
@@ -158,7 +171,7 @@ local function receive(box, request, files)
       if not path then
         errors.raise("api", "an upload has a field paths before each file", { status_code = 400 })
       end
-      files[#files + 1] = box:new_file(path, function() return part:read() end)
+      files[#files + 1] = box:new_file(path, file_field(part, held, check_room))
     end
   end)
   if #paths ~= #files or #files == 0 then
@@ -168,10 +181,11 @@ local function receive(box, request, files)
 end
 
 local function upload(server, request, params)
+  local row = server.boxes:get(params.id)
   with_files(server, params, function(box)
     local files, done = {}, 0
     local ok, err = pcall(function()
-      receive(box, request, files)
+      receive(box, request, files, function(bytes) server.limits:check_write(row, bytes) end)
       for _, file in ipairs(files) do
         done = done + 1
         file:commit()
