@@ -4,11 +4,10 @@ local fault = require "spec.support.fault"
 local json = require "lbox.json"
 local lbox = require "lbox"
 local members = require "spec.parity.members"
+local python_sdk = require "spec.support.python_sdk"
 local support = require "spec.support.local"
 
 local M = {}
-
-local PACKAGES = "build/parity"
 
 --- Runs a command that has to succeed.
 local function must(command)
@@ -17,18 +16,13 @@ local function must(command)
   return text
 end
 
---- Installs the official SDKs, of which the versions and hashes are fixed, where they are not yet.
+--- Installs the official SDKs, of which the versions and hashes are fixed, where they are not yet. Returns the python
+--- that has its own.
 local function install()
   if support.sh("test -d node_modules/@upstash/box && echo there") == "" then
     must "npm ci --no-audit --no-fund"
   end
-  local wanted = "spec/parity/requirements.txt"
-  if select(2, support.sh(("cmp -s %s %s/installed"):format(wanted, PACKAGES))) ~= 0 then
-    must(("rm -rf %s && python3 -m venv %s"):format(PACKAGES, PACKAGES))
-    must(("%s/bin/pip install --quiet --disable-pip-version-check --require-hashes --only-binary :all: -r %s")
-      :format(PACKAGES, wanted))
-    must(("cp %s %s/installed"):format(wanted, PACKAGES))
-  end
+  return python_sdk.install()
 end
 
 --- The operations in their order, each with its number and feature.
@@ -121,10 +115,10 @@ local function perform_lua(operations, server, tmp)
 end
 
 --- What each SDK reports, by its name.
-local function perform(operations, server, tmp)
+local function perform(python, operations, server, tmp)
   local root = must "pwd":match "[^\n]+"
   local ts, ts_report = driver("ts", ("node %s/spec/parity/ts.mjs"):format(root), operations, server, tmp)
-  local py, py_report = driver("py", ("%s/%s/bin/python -B %s/spec/parity/py.py"):format(root, PACKAGES, root),
+  local py, py_report = driver("py", ("%s/%s -B %s/spec/parity/py.py"):format(root, python, root),
     operations, server, tmp)
   local others = assert(io.popen(("( %s & %s; wait )"):format(ts, py)))
   local results = { lua = perform_lua(operations, server, tmp) }
@@ -155,10 +149,10 @@ end
 
 --- What each SDK sent: by its name { errors, sent = requests by operation, members, enums }.
 function M.run(groups)
-  install()
+  local python = install()
   local operations = M.flat(groups)
   local server, tmp = fault.start('routes = dofile "spec/parity/routes.lua"'), directory()
-  local ok, results = pcall(perform, operations, server, tmp)
+  local ok, results = pcall(perform, python, operations, server, tmp)
   local requests = ok and server:log()
   server:stop()
   support.sh("rm -rf " .. tmp)
