@@ -8,8 +8,8 @@ local CASES = { "boxes_are_made_found_and_listed", "commands_have_their_output_a
   "sessions_have_pipes_and_terminals", "files_are_all_there_is_to_them", "agents_run",
   "a_webhook_hears_of_a_run_and_a_run_can_be_cancelled", "files_go_with_a_prompt", "git_clones_commits_and_pushes",
   "schedules_are_kept", "labels_and_skills_are_kept", "ports_are_opened", "settings_change",
-  "variables_reach_boxes_to_come", "snapshots_are_taken_and_restored", "what_happens_is_logged", "what_is_not_there_is_said",
-  "boxes_are_deleted" }
+  "variables_reach_boxes_to_come", "snapshots_are_taken_and_restored", "what_happens_is_logged",
+  "what_is_not_there_is_said", "boxes_are_deleted" }
 
 for _, kind in ipairs { "sync", "async" } do
   describe(("the %s client of upstash-box against lbox serve:"):format(kind), function()

@@ -215,6 +215,7 @@ local function start(self, row, live)
     error(err, 0)
   end
   live.used_at = async.now()
+  self.server.logs:add(row.id, "info", "the box was started")
   self.server.scope:spawn(function() live.sandbox:run() end)
   usable(self, row) -- else whoever deletes it ends the sandbox
   if row.status ~= "idle" then
@@ -273,6 +274,7 @@ function Boxes:pause(row, idle)
     return
   elseif usable(self, row).status ~= "paused" then
     self.store:set_box(row.id, "status", "paused")
+    self.server.logs:add(row.id, "info", "the box was paused")
   end
   end_sandbox(live)
 end

@@ -44,6 +44,7 @@ function M.started(boxes, row, box)
     if why and not box.closed then
       why = not ok and errors.is(why) and why.message or tostring(why)
       boxes.server.log(("the init command of the box %s: %s"):format(row.id, why))
+      boxes.server.logs:add(row.id, "error", "the init command: " .. why)
     end
   end)
 end

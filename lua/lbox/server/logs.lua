@@ -5,7 +5,8 @@ local M = {}
 local MAX_ENTRIES = 500
 -- The same said again within this time is counted in the entry that there is.
 local SAME_S = 60
--- New entries in a time, per box; what is more is only counted.
+-- New entries in a time, per box, of what programs of the box bring about; what is more is only counted. What a
+-- client asks for is bounded by that.
 local WINDOW_S, MAX_IN_WINDOW = 10, 50
 
 ---@class lbox.server.Logs
@@ -38,7 +39,8 @@ function Logs:add(id, level, message, source)
     log.window, log.added = now, 0
   end
   local same = log.by_message[message]
-  if not same and log.added >= MAX_IN_WINDOW then
+  local is_asked_for = source == "agent" or source == "user"
+  if not same and not is_asked_for and log.added >= MAX_IN_WINDOW then
     message = "more than can be told"
     same, level = log.by_message[message], "warn"
   end
@@ -47,7 +49,7 @@ function Logs:add(id, level, message, source)
     return
   end
   local entry = { timestamp = now, level = level, source = source or "system", message = message, count = 1 }
-  log.added = log.added + 1
+  log.added = is_asked_for and log.added or log.added + 1
   log.entries[#log.entries + 1], log.by_message[message] = entry, entry
   if #log.entries > MAX_ENTRIES then
     forget_oldest(log)

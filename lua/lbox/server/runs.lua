@@ -5,6 +5,8 @@ local ids = require "lbox.server.ids"
 
 -- How much an agent says is kept, give or take an event.
 local MAX_OUTPUT = 1024 * 1024
+-- Of a prompt or command that a box's logs have, in bytes.
+local MAX_TOLD = 200
 -- How long after a failure an end is recorded again.
 local RETRY_MS = 1000
 
@@ -16,6 +18,18 @@ Run.__index = Run
 
 --- A header of streamed answers: the id of the run, which the stream of a command does not tell.
 Run.HEADER = "X-Lbox-Run-Id"
+
+-- By whom a run is, in the logs of its box.
+local SOURCES = { agent = "agent", shell = "user" }
+
+local function tell(run, level, what)
+  run.server.logs:add(run.box_id, level, ("run %s %s"):format(run.id, what), SOURCES[run.type])
+end
+
+--- The beginning of a text.
+local function cut(text)
+  return #text <= MAX_TOLD and text or core.utf8_repair(text:sub(1, MAX_TOLD):gsub("[\x80-\xbf\xc0-\xff]*$", "")) .. "…"
+end
 
 --- Records a run that begins.
 ---@param server table
@@ -29,6 +43,7 @@ function Run.begin(server, row, fields)
   local live = server.boxes:live_state(row.id)
   live.runs = live.runs or {}
   live.runs[run.id] = run
+  tell(run, "info", "began: " .. cut(run.prompt or ""))
   return run
 end
 
@@ -66,6 +81,8 @@ function Run:finish(fields)
       duration_ms = fields.duration_ms, memory_peak_bytes = fields.memory_peak_bytes })
     error(err, 0)
   end
+  local why = fields.status == "failed" and fields.error_message
+  tell(self, fields.status == "failed" and "error" or "info", fields.status .. (why and ": " .. cut(why) or ""))
 end
 
 --- Stops the run, whose status is then `cancelled`.
