@@ -16,13 +16,12 @@ local function must(command)
   return text
 end
 
---- Installs the official SDKs, of which the versions and hashes are fixed, where they are not yet. Returns the python
---- that has its own.
+--- Installs the official SDKs, of which the versions and hashes are fixed, where they are not yet.
 local function install()
   if support.sh("test -d node_modules/@upstash/box && echo there") == "" then
     must "npm ci --no-audit --no-fund"
   end
-  return python_sdk.install()
+  python_sdk.install()
 end
 
 --- The operations in their order, each with its number and feature.
@@ -115,10 +114,10 @@ local function perform_lua(operations, server, tmp)
 end
 
 --- What each SDK reports, by its name.
-local function perform(python, operations, server, tmp)
+local function perform(operations, server, tmp)
   local root = must "pwd":match "[^\n]+"
   local ts, ts_report = driver("ts", ("node %s/spec/parity/ts.mjs"):format(root), operations, server, tmp)
-  local py, py_report = driver("py", ("%s/%s -B %s/spec/parity/py.py"):format(root, python, root),
+  local py, py_report = driver("py", ("%s/%s -B %s/spec/parity/py.py"):format(root, python_sdk.PYTHON, root),
     operations, server, tmp)
   local others = assert(io.popen(("( %s & %s; wait )"):format(ts, py)))
   local results = { lua = perform_lua(operations, server, tmp) }
@@ -149,10 +148,10 @@ end
 
 --- What each SDK sent: by its name { errors, sent = requests by operation, members, enums }.
 function M.run(groups)
-  local python = install()
+  install()
   local operations = M.flat(groups)
   local server, tmp = fault.start('routes = dofile "spec/parity/routes.lua"'), directory()
-  local ok, results = pcall(perform, python, operations, server, tmp)
+  local ok, results = pcall(perform, operations, server, tmp)
   local requests = ok and server:log()
   server:stop()
   support.sh("rm -rf " .. tmp)

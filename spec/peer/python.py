@@ -120,12 +120,15 @@ box = None
 cases = []
 
 
-def case(function):
-    cases.append(function)
-    return function
+def case(name):
+    """Notes the function below as a case."""
+    def add(function):
+        cases.append((name, function))
+        return function
+    return add
 
 
-@case
+@case("boxes are made, found and listed")
 def boxes_are_made_found_and_listed():
     global box
     box = go(Box.create(name="py-" + kind, labels=["peer:" + kind], size="medium", env={"GREETING": "hello"},
@@ -140,7 +143,7 @@ def boxes_are_made_found_and_listed():
     refused(lambda: Box.get("no-such-box"), 404)
 
 
-@case
+@case("commands have their output and exit code")
 def commands_have_their_output_and_exit_code():
     run = go(box.exec.command("echo $GREETING; echo err >&2; exit 3"))
     same((run.exit_code, run.stdout, run.stderr, str(run.status)), (3, "hello\n", "err\n", "failed"))
@@ -150,7 +153,7 @@ def commands_have_their_output_and_exit_code():
          124)
 
 
-@case
+@case("output is streamed")
 def output_is_streamed():
     chunks, stream = every(box.exec.stream("for i in 1 2 3; do echo line $i; sleep 0.1; done; exit 7"))
     same("".join(each.data for each in chunks[:-1]), "line 1\nline 2\nline 3\n")
@@ -163,7 +166,7 @@ def output_is_streamed():
     go(left.close() if kind == "sync" else left.aclose())
 
 
-@case
+@case("sessions have pipes and terminals")
 def sessions_have_pipes_and_terminals():
     got = {"out": b"", "err": b""}
 
@@ -201,7 +204,7 @@ def sessions_have_pipes_and_terminals():
     eventually(lambda: go(box.exec.command("pgrep -fx 'sleep 4711'")).stdout, "")
 
 
-@case
+@case("files are all there is to them")
 def files_are_all_there_is_to_them():
     files = box.files
     go(files.write(path="agent.lua", content=AGENT))
@@ -229,7 +232,7 @@ def files_are_all_there_is_to_them():
         same(stream.read() == content, True)
 
 
-@case
+@case("agents run")
 def agents_run():
     tools = []
     run = go(box.agent.run(prompt="hello agent", on_tool_use=lambda use: tools.append(use["name"])))
@@ -246,7 +249,7 @@ def agents_run():
         assert "told to" in str(error), error
 
 
-@case
+@case("a webhook hears of a run, and a run can be cancelled")
 def a_webhook_hears_of_a_run_and_a_run_can_be_cancelled():
     told = []
 
@@ -272,7 +275,7 @@ def a_webhook_hears_of_a_run_and_a_run_can_be_cancelled():
     hook.shutdown()
 
 
-@case
+@case("files go with a prompt")
 def files_go_with_a_prompt():
     with open("note.txt", "w", encoding="utf-8") as stream:
         stream.write("noted")
@@ -282,7 +285,7 @@ def files_go_with_a_prompt():
     same(str(run.status), "completed")
 
 
-@case
+@case("git clones, commits and pushes")
 def git_clones_commits_and_pushes():
     go(box.exec.command("git init -q --bare -b main /srv/x.git; git init -q -b main /opt/seed; cd /opt/seed; echo one > f; "
                         "git add f; git -c user.name=a -c user.email=a@b commit -qm one; git push -q /srv/x.git main"))
@@ -305,7 +308,7 @@ def git_clones_commits_and_pushes():
     same(box.cwd, "/workspace/home")
 
 
-@case
+@case("schedules are kept")
 def schedules_are_kept():
     schedule = box.schedule
     made = go(schedule.exec(cron="*/5 * * * *", command=["echo", "hi"], webhook_url="http://127.0.0.1:9/"))
@@ -321,7 +324,7 @@ def schedules_are_kept():
     refused(lambda: schedule.exec(cron="nonsense", command=["true"]), 400)
 
 
-@case
+@case("labels and skills are kept")
 def labels_and_skills_are_kept():
     same(go(box.labels.add("second")), ["peer:" + kind, "second"])
     same(go(box.labels.remove("second")), ["peer:" + kind])
@@ -332,7 +335,7 @@ def labels_and_skills_are_kept():
     same(go(box.skills.list()), [])
 
 
-@case
+@case("ports are opened")
 def ports_are_opened():
     go(box.exec.command("mkdir www; echo content > www/f; python3 -m http.server --directory www 8000 >/dev/null 2>&1 & "
                         "sleep 1"))
@@ -349,7 +352,7 @@ def ports_are_opened():
     same(go(box.list_public_urls())["public_urls"], [])
 
 
-@case
+@case("settings change")
 def settings_change():
     go(box.configure_model("another"))
     go(box.configure_custom_harness({**HARNESS, "args": ["/workspace/home/agent.lua"]}))
@@ -366,7 +369,7 @@ def settings_change():
     same(go(box.get_init_command()) or "", "")
 
 
-@case
+@case("variables reach boxes to come")
 def variables_reach_boxes_to_come():
     name = "EVERYWHERE_" + kind.upper()
     go(Box.set_all_env({}))
@@ -379,7 +382,7 @@ def variables_reach_boxes_to_come():
     same(go(Box.list_env()), {})
 
 
-@case
+@case("snapshots are taken and restored")
 def snapshots_are_taken_and_restored():
     snapshot = go(box.snapshot(name="as it is"))
     same((snapshot.status, [each.id for each in go(box.list_snapshots())]), ("ready", [snapshot.id]))
@@ -406,7 +409,7 @@ def snapshots_are_taken_and_restored():
     same(go(box.list_snapshots()), [])
 
 
-@case
+@case("what happens is logged")
 def what_happens_is_logged():
     run = go(box.agent.run(prompt="to be logged"))
     logs = go(box.logs())
@@ -416,7 +419,7 @@ def what_happens_is_logged():
     assert any("to be logged" in each.message for each in go(run.logs())), go(run.logs())
 
 
-@case
+@case("what is not there is said")
 def what_is_not_there_is_said():
     said = refused(lambda: Box.create(browser=True), 501)
     assert "browser" in said, said
@@ -425,18 +428,18 @@ def what_is_not_there_is_said():
     refused(lambda: Box.list(api_key="box_wrong"), 401)
 
 
-@case
+@case("boxes are deleted")
 def boxes_are_deleted():
     go(box.delete())
     same([each.id for each in go(Box.list(label="peer:" + kind))], [])
     refused(lambda: Box.get(box.id), 404)
 
 
-for each in cases:
+for name, run_case in cases:
     error = None
     try:
-        each()
+        run_case()
     except Exception:  # whatever goes wrong is the case's result
         error = traceback.format_exc()
-    print(json.dumps({"case": each.__name__, "error": error}), flush=True)
+    print(json.dumps({"case": name, "error": error}), flush=True)
 print(json.dumps({"unused": sorted(methods - called)}))

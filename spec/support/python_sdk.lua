@@ -3,6 +3,8 @@ local support = require "spec.support.local"
 
 local M = {}
 
+M.PYTHON = "build/parity/bin/python"
+
 local PLACE, WANTED = "build/parity", "spec/parity/requirements.txt"
 
 local function must(command)
@@ -10,8 +12,7 @@ local function must(command)
   assert(status == 0, command .. ":\n" .. text)
 end
 
---- Installs it, of which version and hashes are fixed, where it is not yet. Returns its python.
----@return string
+--- Installs it, of which version and hashes are fixed, where it is not yet. M.PYTHON has it then.
 function M.install()
   if select(2, support.sh(("cmp -s %s %s/installed"):format(WANTED, PLACE))) ~= 0 then
     must(("rm -rf %s && python3 -m venv %s"):format(PLACE, PLACE))
@@ -19,7 +20,6 @@ function M.install()
       PLACE, WANTED))
     must(("cp %s %s/installed"):format(WANTED, PLACE))
   end
-  return PLACE .. "/bin/python"
 end
 
 return M
