@@ -9,7 +9,8 @@ local Box = lbox.Box
 
 local M = {}
 
-local KEY = "sk-spec-0123456789abcdef"
+M.KEY = "sk-spec-0123456789abcdef"
+local KEY = M.KEY
 
 -- An MCP server as a program of node's, whose tool adds two numbers.
 local ADDER = [[#!/usr/bin/env node
@@ -30,10 +31,13 @@ require("readline").createInterface({ input: process.stdin }).on("line", (line) 
 });
 ]]
 
-local function env_of(port)
+--- The environment of a box whose model is at a port of this machine.
+function M.env_of(port)
   local url = "http://127.0.0.1:" .. port
   return { ANTHROPIC_BASE_URL = url, OPENAI_BASE_URL = url .. "/v1", CLAUDE_CODE_MAX_RETRIES = "0" }
 end
+
+local env_of = M.env_of
 
 --- The chunks of a run by their type, in order, and the error if there was one.
 local function follow(stream, on_chunk)
@@ -243,10 +247,19 @@ function M.behaves(harness, model, how)
 
   it("is cancelled while the model is slow", function()
     llm:script { { hold = true } }
-    local ok, err = pcall(box.agent.run, box.agent, { prompt = "slow", timeout = 6000 })
-    assert.is_false(ok)
-    assert.are.equal("timeout", err.kind)
+    local stream, chunks = box.agent:stream { prompt = "slow" }, nil
+    lbox.scope(function(scope)
+      scope:spawn(function() chunks = follow(stream) end)
+      lbox.timeout(20000, function()
+        while not llm:asked()[1] do
+          lbox.sleep(50)
+        end
+      end)
+      stream:cancel()
+    end)
+    assert.is_nil(chunks.finish)
     assert.are.equal("cancelled", ended().status)
+    assert.are.equal("0\n", box.exec:command("pgrep -fc '[/]run/lbox/agents' || true").result)
   end)
 
   it("has the tools of MCP servers: of a package in its folder, and of one that is reached by HTTP", function()
