@@ -116,7 +116,8 @@ describe("the CLI of an agent", function()
     run(box, script .. say(RESULT))
     local config = json.decode(box.files:read("args"):match("%-%-mcp%-config=(%b{})"))
     assert.are.same({ type = "stdio", command = "npx",
-      args = { "--yes", "@scope/files@1.2", "/tmp", "${LBOX_MCP_1}" } }, config.mcpServers.files)
+      args = { "--yes", "--fetch-retries=1", "--fetch-retry-mintimeout=1000", "@scope/files@1.2", "/tmp",
+        "${LBOX_MCP_1}" } }, config.mcpServers.files)
     assert.are.same({ type = "http", url = "${LBOX_MCP_3}", headers = { Authorization = "${LBOX_MCP_2}" } },
       config.mcpServers.far)
     local vars = "\n" .. box.files:read("vars")

@@ -89,11 +89,17 @@ function M.check_harness(harness, servers)
   end
 end
 
+-- What npx is told: nobody is asked, and where the registry is out of reach this is known in a second instead of a
+-- minute, for which the agent would wait.
+local NPX = { "npx", "--yes", "--fetch-retries=1", "--fetch-retry-mintimeout=1000" }
+
 --- The command that starts one of npm: the package of the box's folder, else the registry's.
 ---@param server lbox.server.McpServer
 ---@return string[]
 function M.command(server)
-  return table.move(server.args or {}, 1, #(server.args or {}), 4, { "npx", "--yes", server.package_or_url })
+  local command = table.move(NPX, 1, #NPX, 1, {})
+  command[#command + 1] = server.package_or_url
+  return table.move(server.args or {}, 1, #(server.args or {}), #command + 1, command)
 end
 
 --- A place for secrets that CLIs can be told to look in: `keep(text)` puts one into a variable of `env` and returns
