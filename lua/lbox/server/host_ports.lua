@@ -1,7 +1,6 @@
 --- Ports of this machine that boxes reach (`lbox serve --host-port`): whoever connects to 127.0.0.1:N in a
 --- box is connected to 127.0.0.1:N out here, by way of the server.
-local async = require "lbox.async"
-local errors = require "lbox.errors"
+local box_port = require "lbox.server.box_port"
 local posix = require "lbox.server.posix"
 local sockets = require "lbox.server.socket"
 
@@ -10,26 +9,6 @@ local M = {}
 -- Of one box to one port. Who comes then waits until another has left.
 local MAX_CONNECTIONS = 64
 local CONNECT_MS = 5000
--- Without descriptors left, nobody is accepted for so long.
-local SHORTAGE_MS = 100
-local SHORTAGES = { EMFILE = true, ENFILE = true, ENOBUFS = true, ENOMEM = true }
--- One that was waiting has gone.
-local PASSING = { EAGAIN = true, ECONNABORTED = true }
-
-local function copy(from, to)
-  for bytes in from:pieces() do
-    to:write(bytes)
-  end
-  to:shut()
-end
-
---- Copies both ways until both have ended; neither is read faster than the other takes it.
-local function relay(inner, outer)
-  async.scope(function(scope)
-    scope:spawn(function() copy(inner, outer) end)
-    copy(outer, inner)
-  end)
-end
 
 --- Serves a connection that a box has made. Is nobody out here, it ends at once.
 local function serve(inner, port)
@@ -40,72 +19,12 @@ local function serve(inner, port)
   local outer = sockets.new(fd)
   local ok, err = pcall(function()
     if sockets.connected(fd, CONNECT_MS) then
-      relay(inner, outer)
+      sockets.relay(inner, outer)
     end
   end)
   outer:close()
-  -- A connection that breaks is nobody's fault and nobody's news.
-  if not ok and not errors.is(err, "network") then
+  if not ok then
     error(err, 0)
-  end
-end
-
---- The next connection: a descriptor. Raises when there will be no more.
-local function next_connection(listening, watched)
-  while true do
-    local fd, why, name = posix.accept(listening)
-    if fd then
-      return fd
-    elseif SHORTAGES[name] then
-      async.sleep(SHORTAGE_MS)
-    elseif PASSING[name] then
-      watched:wait("r")
-    else
-      errors.raise("local", why)
-    end
-  end
-end
-
---- Accepts from a socket that listens in a box, until it is no more.
-local function accept(listening, watched, port, connections)
-  local places = async.semaphore(MAX_CONNECTIONS)
-  async.scope(function(scope)
-    while true do
-      places:acquire()
-      local inner = sockets.new(next_connection(listening, watched))
-      connections[inner] = true
-      scope:spawn(function()
-        serve(inner, port)
-        inner:close()
-        connections[inner] = nil
-        places:release()
-      end)
-    end
-  end)
-end
-
-local function open_port(box, port, scope, log)
-  local listening = box:listen(port)
-  local watched = async.fd(listening)
-  local connections = {}
-  local task = scope:spawn(function()
-    local ok, err = pcall(accept, listening, watched, port, connections)
-    if not ok and not errors.is(err, "cancelled") then
-      log(("box %s: it no longer reaches port %d of this machine: %s"):format(box.id, port, async.describe(err)))
-    end
-  end)
-  local function close()
-    task:cancel("the box was stopped")
-    watched:close()
-    posix.close(listening)
-    for inner in pairs(connections) do
-      inner:close()
-    end
-  end
-  if box.ended then
-    close()
-  else
-    table.insert(box.on_exit, close)
   end
 end
 
@@ -120,7 +39,13 @@ function M.open(box, ports, scope, log)
   for _, port in ipairs(ports) do
     if not opened[port] then
       opened[port] = true
-      open_port(box, port, scope, log)
+      box_port.open(box, port, {
+        max = MAX_CONNECTIONS, scope = scope,
+        serve = function(inner) serve(inner, port) end,
+        failed = function(why)
+          log(("box %s: it no longer reaches port %d of this machine: %s"):format(box.id, port, why))
+        end,
+      })
     end
   end
 end

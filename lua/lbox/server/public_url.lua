@@ -4,6 +4,7 @@
 local async = require "lbox.async"
 local core = require "lbox.core"
 local errors = require "lbox.errors"
+local http_body = require "lbox.server.http_body"
 local http_head = require "lbox.server.http_head"
 local posix = require "lbox.server.posix"
 local secret = require "lbox.server.secret"
@@ -12,7 +13,7 @@ local sockets = require "lbox.server.socket"
 local M = {}
 
 local USER = "user"
-local MAX_HEAD, MAX_LINE, MAX_TRAILERS = 32 * 1024, 1024, 32 * 1024
+local MAX_HEAD = 32 * 1024
 -- How long a client may take for the head of a request.
 local HEAD_MS = 10000
 -- A client that was refused may still be sending; so much and so long is read, that it sees the answer.
@@ -99,39 +100,6 @@ local function read_head(client)
   return nil, 400, why or select(2, head:body())
 end
 
-local function cut(why)
-  errors.raise("network", why)
-end
-
-local function pass_bytes(client, box, n)
-  while n > 0 do
-    local bytes = client:take(n) or cut("the client went away")
-    box:write(bytes)
-    n = n - #bytes
-  end
-end
-
-local function pass_line(client, box, max)
-  local line = client:take_until("\r\n", max) or cut("a line of the body is too long, or not there")
-  box:write(line)
-  return line
-end
-
-local function pass_chunks(client, box)
-  repeat
-    local digits = pass_line(client, box, MAX_LINE):match("^(%x+)[ \t]*[;\r]")
-    local size = digits and #digits <= 12 and tonumber(digits, 16) or cut("a chunk without a size")
-    if size > 0 then
-      pass_bytes(client, box, size + 2)
-    end
-  until size == 0
-  local left = MAX_TRAILERS
-  repeat
-    local line = pass_line(client, box, left)
-    left = left - #line
-  until line == "\r\n"
-end
-
 --- Passes a request on.
 local function pass(self, client, box, head)
   local body = head:body()
@@ -139,11 +107,7 @@ local function pass(self, client, box, head)
     head:remove("authorization")
   end
   box:write(head:encode())
-  if body == "chunked" then
-    pass_chunks(client, box)
-  else
-    pass_bytes(client, box, body)
-  end
+  http_body.pass(client, box, body)
 end
 
 --- Waits until the box has agreed to an upgrade, which is what its answer then begins with; from there on

@@ -145,4 +145,21 @@ function Socket:close()
   end
 end
 
+local function copy(from, to)
+  for bytes in from:pieces() do
+    to:write(bytes)
+  end
+  to:shut()
+end
+
+--- Copies both ways until both have ended; neither is read faster than the other takes it.
+---@param a lbox.server.Socket
+---@param b lbox.server.Socket
+function M.relay(a, b)
+  async.scope(function(scope)
+    scope:spawn(copy, a, b)
+    copy(b, a)
+  end)
+end
+
 return M
