@@ -21,6 +21,7 @@ int lbox__l_listen(lua_State *L);
 int lbox__l_recv(lua_State *L);
 int lbox__l_reset(lua_State *L);
 int lbox__l_send(lua_State *L);
+int lbox__l_send_datagram(lua_State *L);
 int lbox__l_shut(lua_State *L);
 int lbox__l_socket_error(lua_State *L);
 int lbox__l_socketpair(lua_State *L);

@@ -194,6 +194,31 @@ int lbox__l_connect(lua_State *L)
   return lbox__push_fd(L, fd);
 }
 
+/* send_datagram(path, bytes) -> true, to a Unix socket; a first '@' stands for the abstract kind */
+int lbox__l_send_datagram(lua_State *L)
+{
+  struct sockaddr_un address = {.sun_family = AF_UNIX};
+  size_t path_len, len;
+  const char *path = luaL_checklstring(L, 1, &path_len);
+  const char *bytes = luaL_checklstring(L, 2, &len);
+  if (path_len >= sizeof address.sun_path) {
+    errno = ENAMETOOLONG;
+    return lbox__fail(L);
+  }
+  memcpy(address.sun_path, path, path_len);
+  if (*path == '@')
+    address.sun_path[0] = 0;
+  int fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+  if (fd < 0)
+    return lbox__fail(L);
+  ssize_t n = sendto(fd, bytes, len, MSG_NOSIGNAL, (const struct sockaddr *)&address,
+                     (socklen_t)(offsetof(struct sockaddr_un, sun_path) + path_len));
+  int code = errno;
+  close(fd);
+  errno = code;
+  return lbox__done(L, n < 0 ? -1 : 0);
+}
+
 /* listen{ unix = path } or { host = numeric IPv4 or IPv6, port = n } -> fd, port */
 int lbox__l_listen(lua_State *L)
 {

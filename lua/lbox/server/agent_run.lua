@@ -74,6 +74,8 @@ function AgentRun:failure(result, last_line)
   local last = self.last
   if self.run.cancelled then
     return "the run was cancelled"
+  elseif self.run.abandoned then
+    return self.run.abandoned
   elseif self.run.timed_out then
     return ("the run timed out after %g ms"):format(self.run.timed_out)
   elseif result.stopped then

@@ -8,12 +8,14 @@ local lifecycle = require "lbox.server.lifecycle"
 local limits = require "lbox.server.limits"
 local listener = require "lbox.server.listener"
 local logs = require "lbox.server.logs"
+local notify = require "lbox.server.notify"
 local posix = require "lbox.server.posix"
 local public_urls = require "lbox.server.public_urls"
 local router = require "lbox.server.router"
 local run_webhooks = require "lbox.server.run_webhooks"
 local schedules = require "lbox.server.schedules"
 local secret = require "lbox.server.secret"
+local shutdown = require "lbox.server.shutdown"
 local Snapshots = require "lbox.server.snapshots"
 local stores = require "lbox.server.store"
 local Variables = require "lbox.server.variables"
@@ -70,6 +72,9 @@ end
 local function handle(server, routes, request)
   local ok, err = pcall(function()
     admit(server, request)
+    if server.stopping then
+      errors.raise("api", "the server is stopping", { status_code = 503 })
+    end
     local handler, params = router.find(routes, request.method, request.path)
     handler(server, request, params)
     if not request.answered then
@@ -98,13 +103,8 @@ end
 
 --- Waits for a signal or, on demand, until nobody needs the server any more: no client for a while, or
 --- the data directory is gone.
-local function wait_for_end(server, signals, lock, on_demand)
-  local watch = async.fd(signals)
+local function wait_for_end(server, lock, on_demand)
   local stop = server.stop
-  async.source(watch.id, function()
-    stop:resolve()
-  end)
-  watch.watch:arm("r")
   if not on_demand then
     async.wait(stop)
     return
@@ -167,7 +167,7 @@ function M.serve(opts)
     errors.raise("local", ("another server has the data directory %s"):format(opts.data), { code = "locked" })
   end
   local signals = assert(posix.signals { "TERM", "INT", "HUP" })
-  local server = { log = opts.log, listeners = {}, stop = async.op(), host_ports = opts.host_ports,
+  local server = { log = opts.log, listeners = {}, stop = async.op(), hurry = async.op(), host_ports = opts.host_ports,
     agents_dir = opts.agents_dir, skills_dir = opts.skills_dir or opts.data .. "/skills" }
   async.scope(function(scope)
     server.scope = scope
@@ -191,19 +191,13 @@ function M.serve(opts)
     run_webhooks.tell(server)
     lifecycle.watch(server, opts.idle_pause)
     server.limits:watch()
+    notify.send("READY=1")
     opts.ready { data = opts.data, socket = server.data.socket, url = server.url,
       key = server.data.key, key_file = server.data.key_file }
-    wait_for_end(server, signals, lock, opts.on_demand)
-    server.stopping = true
-    -- No new clients from here on; what a box was doing is failed at the next start.
-    local st = posix.lstat(server.data.socket)
-    if st and st.id == server.socket_id then
-      posix.unlink(server.data.socket)
-    end
-    for _, each in ipairs(server.listeners) do
-      each:stop()
-    end
-    server.boxes:close()
+    shutdown.on_signals(server, signals)
+    wait_for_end(server, lock, opts.on_demand)
+    notify.send("STOPPING=1")
+    shutdown.run(server)
     scope:cancel("the server stops")
   end, { on_error = "wait" })
   server.store:close()

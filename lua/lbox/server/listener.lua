@@ -424,18 +424,19 @@ function Listener:connections()
   return self.server:connections()
 end
 
---- Takes no more connections and ends those there are, after `grace` ms or when every request is
---- answered.
----@param grace number|nil  0
-function Listener:stop(grace)
+--- Takes no more connections.
+function Listener:quiesce()
+  if not self.stopped then
+    self.server:quiesce()
+  end
+end
+
+--- Ends the connections there are too.
+function Listener:stop()
   if self.stopped then
     return
   end
-  self.server:quiesce()
-  local deadline = async.now() + (grace or 0)
-  while select(2, self:connections()) > 0 and async.now() < deadline do
-    async.sleep(math.min(5, deadline - async.now()))
-  end
+  self:quiesce()
   self.stopped = true
   self.closer:remove()
   async.source(self.id, nil)

@@ -12,6 +12,7 @@ local RETRY_MS = 1000
 
 ---@class lbox.server.Run
 ---@field cancelled boolean|nil
+---@field abandoned string|nil  why it has failed, when that was not its own doing
 ---@field output_kept lbox.server.Output|nil  what a command wrote, when its record has it
 local Run = {}
 Run.__index = Run
@@ -70,6 +71,8 @@ function Run:finish(fields)
   fields.duration_ms = math.floor(async.now() - self.began)
   if self.cancelled and fields.status ~= "completed" then
     fields.status = "cancelled"
+  elseif self.abandoned and fields.status ~= "completed" then
+    fields.status, fields.error_message = "failed", self.abandoned
   end
   local live = self.server.boxes.live[self.box_id]
   if live and live.runs then
@@ -92,6 +95,15 @@ function Run:cancel()
   end
   self.cancelled = true
   self:stop()
+end
+
+--- Stops the run, which has failed for that.
+---@param why string
+function Run:abandon(why)
+  if not self.ended and not self.cancelled then
+    self.abandoned = why
+    self:stop()
+  end
 end
 
 --- Kills the run's process and everything it started, and no longer waits for a client that is slow to

@@ -90,7 +90,10 @@ function M.execute(server, row, command, use, run)
     run:finish { status = "failed", error_message = tostring(errors.is(result) and result.message or result) }
     error(result, 0)
   end
-  if done.not_started == "directory" then
+  if run.abandoned then
+    run:finish { status = "failed", cpu_ns = done.cpu_ns, memory_peak_bytes = done.memory_peak_bytes }
+    refuse(503, run.abandoned)
+  elseif done.not_started == "directory" then
     run:finish { status = "failed", error_message = process:refusal() }
     refuse(400, process:refusal())
   elseif done.stopped then
