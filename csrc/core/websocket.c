@@ -162,6 +162,13 @@ bool lbox_ws_send(struct lbox_ws *ws, const char *bytes, size_t len)
          wslay_event_queue_msg(ws->context, &message) == 0 && flush(ws);
 }
 
+void lbox_ws_ping(struct lbox_ws *ws)
+{
+  const struct wslay_event_msg message = {.opcode = WSLAY_PING};
+  if (!ws->ended && wslay_event_queue_msg(ws->context, &message) == 0)
+    flush(ws);
+}
+
 void lbox_ws_close(struct lbox_ws *ws)
 {
   if (!ws->ended && wslay_event_queue_close(ws->context, WSLAY_CODE_NORMAL_CLOSURE, NULL, 0) == 0)

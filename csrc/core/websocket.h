@@ -37,6 +37,9 @@ enum lbox_ws_event lbox_ws_next(struct lbox_ws *ws, struct lbox_buf *in, const c
 /* Frames a text message. False, and nothing, after a close or when there is no room for it. */
 bool lbox_ws_send(struct lbox_ws *ws, const char *bytes, size_t len);
 
+/* Asks the peer to answer, which it does only if it is there. */
+void lbox_ws_ping(struct lbox_ws *ws);
+
 /* Says that nothing more is sent. */
 void lbox_ws_close(struct lbox_ws *ws);
 

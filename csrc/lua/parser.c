@@ -71,6 +71,13 @@ static int l_send(lua_State *L)
   return 1;
 }
 
+/* parser:ping(): asks the peer to answer */
+static int l_ping(lua_State *L)
+{
+  lbox_ws_ping(check_ws(L));
+  return 0;
+}
+
 /* parser:hang_up(): says that nothing more is sent */
 static int l_hang_up(lua_State *L)
 {
@@ -129,8 +136,9 @@ static int l_gc(lua_State *L)
 
 void lbox__open_parser(lua_State *L)
 {
-  static const luaL_Reg methods[] = {{"feed", l_feed},       {"finish", l_finish}, {"send", l_send},
-                                     {"hang_up", l_hang_up}, {"output", l_output}, {NULL, NULL}};
+  static const luaL_Reg methods[] = {{"feed", l_feed}, {"finish", l_finish},   {"send", l_send},
+                                     {"ping", l_ping}, {"hang_up", l_hang_up}, {"output", l_output},
+                                     {NULL, NULL}};
   static const luaL_Reg meta[] = {{"__gc", l_gc}, {NULL, NULL}};
   lbox__new_type(L, PARSER_TYPE, methods, meta);
   lbox__set_next(L, PARSER_TYPE, l_next);

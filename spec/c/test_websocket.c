@@ -119,6 +119,19 @@ static void test_fragments_and_pings(void)
         memcmp(bytes, "onetwo", 6) == 0);
   CHECK_INT(lbox_buf_len(lbox_ws_output(client.ws)), 8); /* the pong: two bytes, a mask, "hi" */
   end(&client);
+
+  struct side a = begin(false), b = begin(true);
+  lbox_ws_ping(b.ws);
+  CHECK_INT(lbox_buf_len(lbox_ws_output(b.ws)), 2);
+  carry(&b, &a, SIZE_MAX);
+  CHECK(next(&a, &bytes, &len) == LBOX_WS_NONE);
+  CHECK_INT(lbox_buf_len(lbox_ws_output(a.ws)), 6); /* the pong */
+  lbox_ws_close(b.ws);
+  lbox_buf_consume(lbox_ws_output(b.ws), lbox_buf_len(lbox_ws_output(b.ws)));
+  lbox_ws_ping(b.ws);
+  CHECK_INT(lbox_buf_len(lbox_ws_output(b.ws)), 0);
+  end(&a);
+  end(&b);
 }
 
 static void test_what_breaks_the_rules_ends_it_after_what_came_before(void)

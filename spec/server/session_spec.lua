@@ -11,7 +11,8 @@ describe("a session in a local box", function()
   local server, box
 
   setup(function()
-    server = support.start()
+    -- Its memory is measured: a sanitizer, if there is one, is to keep little of what is freed.
+    server = support.start { prefix = "env ASAN_OPTIONS=quarantine_size_mb=8" }
     box = lbox.Box.create(server:client())
   end)
 
@@ -216,13 +217,15 @@ describe("a session in a local box", function()
 
   -- ------------------------------------------------------------------------- clients as they should not be
 
+  local UPGRADE = "Connection: keep-alive, Upgrade\r\nUpgrade: WebSocket\r\n"
+    .. "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
+
   --- A client that writes what it wants: after the handshake, if the answer is one.
-  local function raw(head)
+  local function raw(head, method, body)
     local host, port = server.url:match("//(.-):(%d+)$")
     local socket = sockets.new(assert(posix.connect { host = host, port = tonumber(port) }))
-    socket:write(("GET /v2/box/%s/exec-session HTTP/1.1\r\nHost: %s:%s\r\nX-Box-Api-Key: %s\r\n%s\r\n"):format(box.id,
-      host, port, server.key, head or "Connection: keep-alive, Upgrade\r\nUpgrade: WebSocket\r\n"
-        .. "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"))
+    socket:write(("%s /v2/box/%s/exec-session HTTP/1.1\r\nHost: %s:%s\r\nX-Box-Api-Key: %s\r\n%s\r\n%s"):format(
+      method or "GET", box.id, host, port, server.key, head or UPGRADE, body or ""))
     return socket, socket:take_until("\r\n\r\n", 4096)
   end
 
@@ -233,9 +236,9 @@ describe("a session in a local box", function()
   end
 
   --- Everything that comes up to the end, as text of frames run together.
-  local function rest(socket)
+  local function rest(socket, ms)
     local all = ""
-    pcall(async.timeout, 8000, function()
+    pcall(async.timeout, ms or 8000, function()
       for bytes in socket:pieces() do
         all = all .. bytes
         if all:find("\x88", 1, true) then
@@ -257,6 +260,17 @@ describe("a session in a local box", function()
     socket:close()
     socket, head = raw "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 8\r\n"
     assert.matches("^HTTP/1.1 400 ", head)
+    socket:close()
+  end)
+
+  it("is not begun by what is no plain GET", function()
+    for more, status in pairs { ["Content-Length: 3\r\n"] = "400", ["Transfer-Encoding: chunked\r\n"] = "400" } do
+      local socket, head = raw(UPGRADE .. more, "GET", more:find("chunked") and "0\r\n\r\n" or "abc")
+      assert.matches("^HTTP/1.1 " .. status .. " ", head)
+      socket:close()
+    end
+    local socket, head = raw(UPGRADE, "HEAD")
+    assert.matches("^HTTP/1.1 405 ", head)
     socket:close()
   end)
 
@@ -298,7 +312,42 @@ describe("a session in a local box", function()
     assert.matches("\x88", rest(socket))
   end)
 
-  it("holds up who does not read, and who writes what is not read, and still takes a signal", function()
+  it("is not begun by who says nothing", function()
+    local socket = raw()
+    local began = async.now()
+    assert.matches("no message of type start within 10 s", rest(socket, 15000))
+    assert.is_true(async.now() - began > 9000)
+  end)
+
+  it("takes a signal of who does not read", function()
+    local socket = raw()
+    socket:write(frame(1, '{"type":"start","cmd":"sleep 1001 & yes"}'))
+    eventually("it runs", function() return sh("pgrep -fx 'sleep 1001'") ~= "" end)
+    async.sleep(1000) -- until nothing more fits into the connection
+    socket:write(frame(1, '{"type":"signal","signal":"KILL"}'))
+    eventually("it is gone", function() return sh("pgrep -fx 'sleep 1001'; pgrep -x yes") == "" end)
+    assert.matches('"code":137,"type":"exit"', rest(socket))
+  end)
+
+  it("ends with a client that hangs up while its input is stuck", function()
+    local socket = raw()
+    socket:write(frame(1, '{"type":"start","argv":["sleep","1002"]}'))
+    eventually("it runs", function() return sh("pgrep -fx 'sleep 1002'") ~= "" end)
+    local piece = frame(1, json.encode { type = "stdin", data = core.base64_encode(("x"):rep(50000)) })
+    local ok, err = pcall(async.timeout, 1000, function()
+      while true do
+        socket:write(piece)
+      end
+    end)
+    assert.is_false(ok)
+    assert.are.equal("timeout", err.kind)
+    socket:close()
+    local began = async.now()
+    eventually("it is gone", function() return sh("pgrep -fx 'sleep 1002'") == "" end)
+    assert.is_true(async.now() - began < 1500)
+  end)
+
+  it("holds up who does not read, and who writes what is not read", function()
     local socket = raw()
     local before = tonumber(support.sh("grep VmRSS /proc/" .. server.pid .. "/status"):match("%d+"))
     socket:write(frame(1, '{"type":"start","cmd":"yes & sleep 1000"}'))
@@ -312,7 +361,7 @@ describe("a session in a local box", function()
     end)
     assert.is_true(written < 20e6)
     assert.is_true(tonumber(support.sh("grep VmRSS /proc/" .. server.pid .. "/status"):match("%d+")) - before < 30000)
-    assert.are.equal("idle", lbox.Box.get(box.id, server:client()).status:gsub("running", "idle"))
+    assert.are.equal("running", box:get_status().status)
     socket:close()
     eventually("it is gone", function() return sh("pgrep -fx 'sleep 1000'; pgrep -x yes") == "" end)
   end)
@@ -329,6 +378,29 @@ describe("a session in a local box", function()
       each:close()
     end
     eventually("there is room", function() return pcall(run, { cmd = "true" }) end)
+  end)
+end)
+
+describe("a session in a box of a user's server", function()
+  it("has a terminal, and ends with its connection", function()
+    local server = support.start_as_user()
+    local box = lbox.Box.create(server:client())
+    local session = box.exec:session { cmd = "stty size; tty; sleep 37", tty = true, rows = 5, cols = 6 }
+    local said = ""
+    for _, bytes in session:output() do
+      said = said .. bytes
+      if said:find("pts") then
+        break
+      end
+    end
+    assert.matches("^5 6\r\n/dev/pts/%d+", said)
+    session:close()
+    local began = async.now()
+    repeat
+      async.sleep(20)
+    until support.sh("pgrep -fx 'sleep 37'") == "" or async.now() - began > 3000
+    assert.is_true(async.now() - began < 1500)
+    server:stop()
   end)
 end)
 

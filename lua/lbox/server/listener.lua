@@ -180,6 +180,11 @@ function Request:parts(max)
   return parts
 end
 
+--- Whether it is a HEAD, of which only the head of the answer is sent.
+function Request:is_head()
+  return self.conn:method() == "HEAD"
+end
+
 --- Whether the client hung up.
 function Request:gone()
   return self.conn:gone()

@@ -85,6 +85,14 @@ local function write_input(self)
   end
 end
 
+--- Waits until the command has read some of what waits for it.
+local function wait_for_room(self)
+  while self.waiting > MAX_INPUT do
+    self.room:clear()
+    self.room:wait()
+  end
+end
+
 local HANDLERS = {}
 
 function HANDLERS.stdin(self, message)
@@ -92,9 +100,8 @@ function HANDLERS.stdin(self, message)
   if bytes and bytes ~= "" and not self.input_ended then
     self.waiting = self.waiting + #bytes
     self.input:send(bytes)
-    while self.waiting > MAX_INPUT do
-      self.room:clear()
-      self.room:wait()
+    if self.waiting > MAX_INPUT then
+      self.ws:meanwhile(function() wait_for_room(self) end)
     end
   end
 end
@@ -148,6 +155,7 @@ local function listen(self)
   if not self.hung_up then
     error(err, 0)
   end
+  self.ws.socket:shut() -- whoever writes to it need not wait
 end
 
 -- ------------------------------------------------------------------------------------ its output

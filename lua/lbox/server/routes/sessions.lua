@@ -19,7 +19,7 @@ local function open(server, request, params)
     session.serve(server, row, websocket.accept(request))
   end)
   live.sessions = live.sessions - 1
-  if not ok then
+  if not ok and not errors.is(err, "network") then
     error(err, 0)
   end
 end
