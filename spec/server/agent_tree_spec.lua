@@ -26,6 +26,13 @@ for whose, start in pairs(SERVERS) do
       write(modules .. "@openai/codex/bin/codex.js", "#!/bin/sh\necho the real one\n")
       write(modules .. "@openai/codex/package.json", [[{ "name": "@openai/codex", "dependencies":
         { "needed": "1", "../../secret": "1", "..": "1", "@x/../../../secret": "1", ".hidden": "1" } }]])
+      write(dir .. "/agents/bin/claude", "#!/bin/sh\necho claude\n")
+      write(dir .. "/agents/bin/secret", "HOST SECRET\n")
+      write(dir .. "/agents/cursor/1/cursor-agent", '#!/bin/sh\n. "$(dirname "$(readlink -f "$0")")/lib"\n')
+      write(dir .. "/agents/cursor/1/lib", "echo cursor\n")
+      write(dir .. "/agents/cursor/secret", "HOST SECRET\n")
+      support.sh(("cd %s/agents && ln -s ../cursor/1/cursor-agent bin/ && chmod 755 bin/claude cursor/1/cursor-agent")
+        :format(dir))
       write(modules .. "needed/package.json", '{"name":"needed"}')
       for _, path in ipairs { "secret/key", "agents/node_modules/other/key", "agents/.npmrc",
         "agents/node_modules/.bin/key", "agents/node_modules/.hidden/key" } do
@@ -59,6 +66,18 @@ P/package.json
 P/up
 /run/lbox/agents/codex/node_modules/needed/package.json
 ]]):gsub("P/", PACKAGE .. "/"), out("find /run/lbox/agents ! -type d | LC_ALL=C sort"))
+    end)
+
+    it("is one file when it lies among others, and its directory when it has one", function()
+      for harness, want in pairs {
+        ["claude-code"] = { "claude\n", "bin/claude\nclaude/claude\n" },
+        cursor = { "cursor\n", "bin/cursor-agent\ncursor-agent/cursor-agent\ncursor-agent/lib\n" },
+      } do
+        local other = Box.create(server:client { agent = { harness = harness, model = "x", api_key = "sk-012345" } })
+        assert.are.equal(want[1], other.exec:command("$(ls -d /run/lbox/agents/bin/*)").result)
+        assert.are.equal(want[2],
+          other.exec:command("cd /run/lbox/agents && find * ! -type d | LC_ALL=C sort").result)
+      end
     end)
 
     it("leads nowhere else on the host, by links or by ..", function()

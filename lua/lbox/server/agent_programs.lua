@@ -81,7 +81,16 @@ local function npm_bin()
   return prefix and prefix .. "/bin"
 end
 
---- Looks for a program in directories, then where npm puts it. Returns where it really is.
+--- The program of that name in a directory: where it really is, and whether that is a directory of its own rather than
+--- the one that was looked in.
+local function look(dir, name)
+  local path = resolve(dir .. "/" .. name)
+  if is_program(path) then
+    return path, path:match("^(.+)/") ~= resolve(dir)
+  end
+end
+
+--- Looks for a program in directories, then where npm puts it. Returns what `look` does.
 local function find(name, own)
   local dirs = {}
   for _, each in ipairs(own and { own .. "/node_modules/.bin", own .. "/bin", own } or {}) do
@@ -92,14 +101,15 @@ local function find(name, own)
   end
   dirs[#dirs + 1] = (os.getenv("HOME") or "") .. "/.local/bin"
   for _, dir in ipairs(dirs) do
-    local path = resolve(dir .. "/" .. name)
-    if is_program(path) then
-      return path
+    local path, apart = look(dir, name)
+    if path then
+      return path, apart
     end
   end
   local dir = npm_bin()
-  local path = dir and resolve(dir .. "/" .. name)
-  return is_program(path) and path or nil
+  if dir then
+    return look(dir, name)
+  end
 end
 
 -- ----------------------------------------------------------------------------- its closed tree
@@ -166,24 +176,25 @@ local function add_node(mounts)
   mounts.binds[#mounts.binds + 1] = { from = path, to = BIN .. "/node" }
 end
 
---- What of the host makes up the program at `path`: a program that is one file is that file, a script the npm
---- package or the directory it is part of.
-local function mounts_of(name, path)
+--- What of the host makes up the program at `path`: a script of an npm package is that package, one that was found
+--- through a link, apart from other programs, the directory it is in. Else it is that one file.
+local function mounts_of(name, path, apart)
   local mounts = { binds = {}, links = {} }
   local base = PLACE .. "/" .. name
   local entry
   local head = read(path, 256)
   local dir, package = package_of(path)
-  if head:sub(1, 4) == "\127ELF" then
-    entry = base .. "/" .. name
-    mounts.binds[1] = { from = path, to = entry }
-  elseif package and dir:sub(-#package.name - 1) == "/" .. package.name then
+  local is_script = head:sub(1, 2) == "#!"
+  if is_script and package and dir:sub(-#package.name - 1) == "/" .. package.name then
     local siblings = dir:sub(1, -#package.name - 2)
     add_package(mounts, base, siblings, package.name, {})
     entry = ("%s/node_modules/%s%s"):format(base, package.name, path:sub(#dir + 1))
-  else
+  elseif is_script and apart then
     mounts.binds[1] = { from = path:match("^(.+)/"), to = base }
     entry = base .. path:match("/[^/]*$")
+  else
+    entry = base .. "/" .. name
+    mounts.binds[1] = { from = path, to = entry }
   end
   if head:match("^#![^\n]*node") then
     add_node(mounts)
@@ -198,8 +209,10 @@ end
 ---@return lbox.server.AgentMounts|nil
 function M.mounts(server, name)
   local harness = harnesses.get(name)
-  local path = harness and harness.program and find(harness.program, server.agents_dir)
-  return path and mounts_of(harness.program, path)
+  if harness and harness.program then
+    local path, apart = find(harness.program, server.agents_dir)
+    return path and mounts_of(harness.program, path, apart)
+  end
 end
 
 --- Raises 422 unless the program of that harness is on this machine.
