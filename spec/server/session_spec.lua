@@ -135,6 +135,13 @@ describe("a session in a local box", function()
       assert.not_matches("no job control", out)
     end)
 
+    it("has one whatever programs of the box have put into its /dev", function()
+      sh("mv /dev/ptmx /dev/kept; mkfifo /dev/ptmx")
+      local out = run { cmd = "tty", tty = true }
+      sh("mv /dev/kept /dev/ptmx")
+      assert.matches("^/dev/pts/%d+\r\n$", out)
+    end)
+
     it("is hung up with its end: what is in the background of it goes", function()
       run { cmd = "sleep 31 & sleep 0.1", tty = true }
       eventually("it is gone", function() return sh("pgrep -fx 'sleep 31'") == "" end)
