@@ -4,7 +4,7 @@ local support = require "spec.support.local"
 
 -- By name, what each prints: patterns. On the recording server it is what that makes up.
 local EXAMPLES = {
-  session = { "^started as %d+\n", "\n> 42\r\n", "40 120\r\n", "exit code 3\n", "stdout\tapple pear \n$" },
+  session = { "^started as %d+\n", "\n[> ]*42\r\n", "40 120\r\n", "exit code 3\n", "stdout\tapple pear \n$" },
   snapshots = { "^ready is ready\nexit codes: 0 0 0\n$" },
   ephemeral = { "^lives until %d%d:%d%d:%d%d\n0\nlbox: usage: an ephemeral box has no git\n$" },
   hello = { "hello from the box\nLinux", "1\n2\n3\n" },
