@@ -58,9 +58,9 @@ end
 --- Describes it.
 ---@param harness string
 ---@param model string
----@param how { options: table, costs: boolean|nil, session_of_folder: boolean|nil, warns: boolean|nil }  all options it
----  has, whether it says what a run costs, whether a session belongs to a folder, and whether it tells of an MCP server
----  that cannot be used
+---@param how { options: table, costs: boolean|nil, session_of_folder: boolean|nil, lost_mcp: string|nil }  all
+---  options it has, whether it says what a run costs, whether a session belongs to a folder, and what becomes of a run
+---  whose MCP server cannot be used: it "fails", "warns" of it, or goes on without a word
 function M.behaves(harness, model, how)
   local busted = require "busted"
   local it, setup, teardown, before_each = busted.it, busted.setup, busted.teardown, busted.before_each
@@ -263,14 +263,13 @@ function M.behaves(harness, model, how)
     assert.are.equal("0\n", box.exec:command("pgrep -fc '[/]run/lbox/agents' || true").result)
   end)
 
-  it("has the tools of MCP servers, a package and one reached by HTTP, and goes on without a lost one", function()
+  it("has the tools of MCP servers: of a package in its folder, and of one that is reached by HTTP", function()
     local secret = "Key mcp-0123456789"
     local own = Box.create(server:client { agent = { harness = harness, model = model, api_key = KEY },
       env = env_of(llm:port()), mcp_servers = {
         { name = "adder", package = "adds", args = { "${HOME}", "{env:HOME}", "a b" } },
         { name = "shouter", url = env_of(llm:port()).ANTHROPIC_BASE_URL .. "/mcp",
           headers = { ["X-Mcp-Key"] = secret } },
-        { name = "nowhere", package = "a-package-that-is-out-of-reach" },
       } })
     own.files:write { path = "node_modules/adds/package.json",
       content = '{"name":"adds","version":"1.0.0","bin":{"adds":"main.js"}}' }
@@ -281,14 +280,29 @@ function M.behaves(harness, model, how)
       { run = "cat /proc/[0-9]*/cmdline | tr '\\0' ' ' >lines" }, { text = "ok" } }
     local chunks, err = follow(own.agent:stream { prompt = "add, and shout" })
     assert.is_nil(err)
-    local warning = chunks.unknown and chunks.unknown[1].data.message
-    assert.are.equal(how.warns and 'the MCP server "nowhere" cannot be used' or nil, warning)
     assert.matches("adder", chunks["tool-call"][1].tool_name, 1, true)
     assert.matches("42 by ${HOME}|{env:HOME}|a b", json.encode(chunks["tool-result"][1].output), 1, true)
     assert.matches("HELLO", json.encode(chunks["tool-result"][2].output), 1, true)
     assert.is_nil(own.files:read("lines"):find("mcp-0123456789", 1, true))
     assert.are.equal("", own.exec:command("grep -rl mcp-0123456789 ~ /workspace /tmp || true").result)
     own:delete()
+  end)
+
+  it("knows soon that an MCP server is out of reach", function()
+    local own = Box.create(server:client { agent = { harness = harness, model = model, api_key = KEY },
+      env = env_of(llm:port()), mcp_servers = { { name = "nowhere", package = "a-package-that-is-out-of-reach" } } })
+    llm:script { { text = "ok" } }
+    local chunks, err = follow(own.agent:stream { prompt = "go", timeout = 45000 })
+    own:delete()
+    if how.lost_mcp == "fails" then
+      assert.are.equal("run", err.kind)
+      assert.matches("required MCP servers failed to initialize: nowhere", err.message, 1, true)
+      return
+    end
+    assert.is_nil(err)
+    assert.are.equal("ok", chunks.finish[1].output)
+    assert.are.equal(how.lost_mcp == "warns" and 'the MCP server "nowhere" cannot be used' or nil,
+      chunks.unknown and chunks.unknown[1].data.message)
   end)
 
   it("is told of skills, also of those a live box gets", function()

@@ -94,6 +94,7 @@ local function add_mcp(argv, env, servers)
       told[server.name] = { type = "stdio", command = table.remove(command, 1), args = command }
     end
   end
+  env.MCP_TIMEOUT = tostring(mcp.STARTUP_S * 1000)
   argv[#argv + 1] = "--mcp-config=" .. json.encode { mcpServers = told }
 end
 

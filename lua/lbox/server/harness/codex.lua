@@ -51,6 +51,8 @@ local function set_mcp(argv, env, servers)
   local variable = mcp.variables(env)
   for _, server in ipairs(servers) do
     local name = "mcp_servers." .. server.name
+    set(argv, name .. ".startup_timeout_sec", mcp.STARTUP_S)
+    set(argv, name .. ".required", true)
     if server.source == "npm" then
       local command = mcp.command(server)
       set(argv, name .. ".command", table.remove(command, 1))

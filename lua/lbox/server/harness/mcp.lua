@@ -10,6 +10,10 @@ local MAX_SERVERS, MAX_NAME, MAX_WORD = 20, 64, 2048
 -- It becomes one variable or one word of a command, in which Linux takes no more than 128 KiB.
 local MAX_ALL = 64 * 1024
 
+-- How long a CLI waits for one to be there: npx may have to fetch it first. Their own limits are 5 to 30 s, after which
+-- the agent goes on without it.
+M.STARTUP_S = 60
+
 ---@class lbox.server.McpServer
 ---@field name string
 ---@field source "npm"|"url"

@@ -46,6 +46,7 @@ local function mcp_of(servers)
     out[server.name] = server.source == "url"
       and { type = "remote", url = server.package_or_url, headers = server.headers, oauth = false }
       or { type = "local", command = mcp.command(server) }
+    out[server.name].timeout = mcp.STARTUP_S * 1000
   end
   return out
 end
