@@ -72,6 +72,23 @@ describe("a schedule of a local box", function()
     server:stop()
   end)
 
+  it("that cannot count a run has no record of it, and runs later", function()
+    local made = box.schedule:exec { cron = "0 0 1 1 *", command = "echo counted" }
+    local function records()
+      local db = sqlite.open(server.dir .. "/data/lbox.db")
+      local row = db:row("SELECT count(*) AS n FROM runs WHERE schedule_id = ?", made.id)
+      db:close()
+      return row.n
+    end
+    change("CREATE TRIGGER refuse BEFORE UPDATE OF total_runs ON schedules BEGIN SELECT RAISE(ABORT, 'no'); END")
+    make_due(made.id)
+    wait_for("it did not become due", function() return server:said():find("schedules: .*: no") end)
+    assert.are.equal(0, records())
+    change("DROP TRIGGER refuse")
+    assert.are.equal("completed", ended(made.id, 1).last_run_status)
+    assert.are.equal(1, records())
+  end)
+
   it("is made, read, changed, held and deleted", function()
     local made = box.schedule:exec { cron = "0 9 * * mon-fri", command = "echo hello", webhook_url = hook.url,
       webhook_headers = { ["X-Secret"] = "s" } }

@@ -148,12 +148,17 @@ local function start(self, row, now, next_at)
     return -- it is being deleted
   end
   local settings = row.settings
-  local run = runs.begin(self.server, box, { type = type_of(settings), prompt = prompt_of(settings),
-    model = settings.type == "prompt" and (settings.model or box.config.model) or nil, schedule_id = row.id })
-  local ok, err = pcall(update, self, row.id, "next_at = ?, last_run_at = ?, last_run_id = ?, last_run_status = NULL, "
-    .. "total_runs = total_runs + 1", next_at, now, run.id)
+  local run
+  local ok, err = pcall(self.server.store.transaction, self.server.store, function()
+    run = runs.begin(self.server, box, { type = type_of(settings), prompt = prompt_of(settings),
+      model = settings.type == "prompt" and (settings.model or box.config.model) or nil, schedule_id = row.id })
+    update(self, row.id, "next_at = ?, last_run_at = ?, last_run_id = ?, last_run_status = NULL, "
+      .. "total_runs = total_runs + 1", next_at, now, run.id)
+  end)
   if not ok then
-    pcall(run.finish, run, { status = "failed", error_message = tostring(err) })
+    if run then
+      pcall(run.finish, run, { status = "failed" }) -- which has no record
+    end
     error(err, 0)
   end
   self.running[row.id] = true
@@ -164,10 +169,13 @@ end
 local function skip(self, row, now, next_at, why)
   local id = ids.run()
   local store = self.server.store
-  store:add_run { id = id, box_id = row.box_id, type = type_of(row.settings), prompt = prompt_of(row.settings),
-    schedule_id = row.id, created_at = now }
-  store:end_run { id = id, status = "skipped", error_message = why }
-  update(self, row.id, "next_at = ?, last_run_at = ?, last_run_id = ?, last_run_status = 'skipped'", next_at, now, id)
+  store:transaction(function()
+    store:add_run { id = id, box_id = row.box_id, type = type_of(row.settings), prompt = prompt_of(row.settings),
+      schedule_id = row.id, created_at = now }
+    store:end_run { id = id, status = "skipped", error_message = why }
+    update(self, row.id, "next_at = ?, last_run_at = ?, last_run_id = ?, last_run_status = 'skipped'", next_at, now,
+      id)
+  end)
 end
 
 -- ------------------------------------------------------------------------------------ the clock
