@@ -14,6 +14,8 @@ local M = {}
 -- How long a start may take; bringing back a data directory after a crash is the slow part.
 local START_TIMEOUT_MS = 15000
 local LOCK_RETRY_MS = 20
+-- A server that was killed while it started a process has left its lock to that one until it runs.
+local LEFT_LOCK_MS = 500
 -- How long a box may be idle, and may be let.
 local IDLE_S, MAX_IDLE_S = 1800, 366 * 86400
 -- Exit status of our own failures.
@@ -87,14 +89,14 @@ end
 --- for.
 local function serve_data(opts)
   local server = require "lbox.server"
-  local give_up_at = async.now() + START_TIMEOUT_MS
+  local give_up_at = async.now() + (opts.on_demand and START_TIMEOUT_MS or LEFT_LOCK_MS)
   while true do
     local ok, err = pcall(server.serve, opts)
     if ok then
       return
-    elseif not (opts.on_demand and errors.is(err) and err.code == "locked") or async.now() > give_up_at then
+    elseif not (errors.is(err) and err.code == "locked") or async.now() > give_up_at then
       error(err, 0)
-    elseif local_server.hello(paths.socket(opts.data)) then
+    elseif opts.on_demand and local_server.hello(paths.socket(opts.data)) then
       return opts.ready { data = opts.data, socket = paths.socket(opts.data) }
     end
     async.sleep(LOCK_RETRY_MS)
