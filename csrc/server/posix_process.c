@@ -8,6 +8,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
@@ -24,7 +25,8 @@ struct plan {
   const char *cwd;
   int fds[MAX_FDS]; /* fds[n] becomes n; -1: closed */
   int count;
-  bool has_ids, setsid;
+  bool has_ids, setsid, dies_with_us;
+  pid_t parent;
   uid_t uid;
   gid_t gid;
   struct {
@@ -98,6 +100,9 @@ static void become(const struct plan *p)
   }
   if (p->cwd && chdir(p->cwd) != 0)
     return;
+  /* After the change of user, which takes it away; who died before it is not noticed by it. */
+  if (p->dies_with_us && (prctl(PR_SET_PDEATHSIG, SIGKILL) != 0 || getppid() != p->parent))
+    return;
   const struct sigaction standard = {.sa_handler = SIG_DFL};
   for (int s = 1; s < 65; s++)
     sigaction(s, &standard, NULL);
@@ -140,8 +145,9 @@ static void take_limits(lua_State *L, struct plan *p)
 }
 
 /* spawn{ argv = {absolute program, …}, env = {"K=V", …}, cwd, fds = { [0] = fd, … }, uid, gid,
-   setsid, limits = { core, nofile, nproc } } -> pid, pidfd. The child has the descriptors of `fds`
-   and no other; 0 to 2 are ours unless `fds` has them. */
+   setsid, dies_with_us, limits = { core, nofile, nproc } } -> pid, pidfd. The child has the
+   descriptors of `fds` and no other; 0 to 2 are ours unless `fds` has them. One that dies with us
+   is killed when this process ends, however that does. */
 int lbox__l_spawn(lua_State *L)
 {
   struct plan p = {0};
@@ -153,6 +159,9 @@ int lbox__l_spawn(lua_State *L)
   p.cwd = luaL_optstring(L, -1, NULL);
   lua_getfield(L, 1, "setsid");
   p.setsid = lua_toboolean(L, -1);
+  lua_getfield(L, 1, "dies_with_us");
+  p.dies_with_us = lua_toboolean(L, -1);
+  p.parent = getpid();
   if (lua_getfield(L, 1, "uid") != LUA_TNIL) {
     p.has_ids = true;
     p.uid = (uid_t)luaL_checkinteger(L, -1);

@@ -60,6 +60,41 @@ describe("a server killed with -9", function()
   end)
 end)
 
+describe("a box that is being removed when the server is killed", function()
+  it("is removed at the next start, and by nobody else", function()
+    local server = support.start()
+    local box = lbox.Box.create(server:client())
+    box.exec:command("mkdir many; cd many; seq 20000 | xargs touch")
+    -- Stands still once it has begun.
+    support.sh(("(for i in $(seq 2000); do pkill -STOP -f '[l]box-init empty %s' && break; done) >/dev/null 2>&1 &")
+      :format(server.dir))
+    box:delete()
+    local function removers()
+      return (support.sh("pgrep -f '[l]box-init empty " .. server.dir .. "' || true"))
+    end
+    for _ = 1, 200 do
+      if removers() ~= "" then
+        break
+      end
+      lbox.sleep(10)
+    end
+    assert.matches("%d", removers())
+    server:kill("KILL")
+    lbox.sleep(100)
+    assert.are.equal("", removers())
+    local again = support.start { dir = server.dir }
+    for _ = 1, 200 do
+      if support.sh("ls -A " .. server.dir .. "/data/boxes") == "" then
+        break
+      end
+      lbox.sleep(20)
+    end
+    assert.are.equal("", (support.sh("ls -A " .. server.dir .. "/data/boxes")))
+    again:stop()
+    os.remove(server.log)
+  end)
+end)
+
 describe("a server whose data directory is locked", function()
   it("starts once the lock is free, as that of a killed server is in a moment", function()
     local dir = support.directory()

@@ -482,7 +482,6 @@ static int say(const char *what, int code)
   return code != 0;
 }
 
-/* Ends with the server: nobody waits for the copy then. */
 static int copy(const char *from, const char *to, const char *owner)
 {
   char *end = NULL;
@@ -490,7 +489,6 @@ static int copy(const char *from, const char *to, const char *owner)
   struct lbox_copied copied = {0};
   if (owner && (!*owner || *end || uid < 0 || uid > INT32_MAX))
     return say(owner, EINVAL);
-  prctl(PR_SET_PDEATHSIG, SIGKILL);
   raise_limit();
   umask(0);
   int code = lbox_tree_copy(from, to, uid, &copied);

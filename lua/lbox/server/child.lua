@@ -99,7 +99,7 @@ end
 
 --- Runs a program to its end and returns how it ended and what it wrote (stdout and stderr, at most
 --- 64 KiB). `spec` is that of posix.spawn with `timeout` in ms besides; a program that takes longer is
---- killed and an error of kind `timeout` raised.
+--- killed and an error of kind `timeout` raised. It does not outlive the server.
 ---@return table status, string output
 function M.run(spec)
   local out_r, out_w = posix.pipe()
@@ -107,7 +107,7 @@ function M.run(spec)
   if not (out_r and null) then
     errors.raise("local", "no descriptors left to start " .. spec.argv[1])
   end
-  spec.fds = spec.fds or {}
+  spec.fds, spec.dies_with_us = spec.fds or {}, true
   spec.fds[0], spec.fds[1], spec.fds[2] = null, out_w, out_w
   local started, process = pcall(M.spawn, spec)
   posix.close(out_w)
