@@ -1,5 +1,5 @@
--- Runs the benchmarks, or those named (events, streams, box, many), and prints one table each. Every figure of
--- the two SDKs comes from the same server, on the same machine, in turn; what is shown is the median of the rounds.
+-- Runs the benchmarks, or those named (events, streams, box, many, bulk), and prints one table each. Every figure
+-- of the two SDKs comes from the same server, on the same machine, in turn; what is shown is the median of the rounds.
 local async = require "lbox.async"
 local lbox = require "lbox"
 local posix = require "lbox.server.posix"
@@ -173,7 +173,7 @@ local function bench_local_box()
 end
 
 local rows = { events = bench_events, streams = bench_streams, box = bench_local_box,
-  many = require "bench.many_boxes" }
-for _, name in ipairs(#arg > 0 and arg or { "events", "streams", "box", "many" }) do
-  assert(rows[name], "bench: events, streams, box or many, not " .. name)()
+  many = require "bench.many_boxes", bulk = require "bench.bulk" }
+for _, name in ipairs(#arg > 0 and arg or { "events", "streams", "box", "many", "bulk" }) do
+  assert(rows[name], "bench: events, streams, box, many or bulk, not " .. name)()
 end
