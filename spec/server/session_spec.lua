@@ -12,7 +12,7 @@ describe("a session in a local box", function()
 
   setup(function()
     -- Its memory is measured: a sanitizer, if there is one, is to keep little of what is freed.
-    server = support.start { prefix = "env ASAN_OPTIONS=quarantine_size_mb=8" }
+    server = support.start { prefix = "env ASAN_OPTIONS=quarantine_size_mb=1" }
     box = lbox.Box.create(server:client())
   end)
 
@@ -371,6 +371,45 @@ describe("a session in a local box", function()
     assert.are.equal("running", box:get_status().status)
     socket:close()
     eventually("it is gone", function() return sh("pgrep -fx 'sleep 1000'; pgrep -x yes") == "" end)
+  end)
+
+  it("holds up who writes many small pieces, or ends the input of a terminal without end", function()
+    for _, message in ipairs { { type = "stdin", data = "YQ==" }, { type = "stdin_close" } } do
+      local socket = raw()
+      local before = tonumber(support.sh("grep VmRSS /proc/" .. server.pid .. "/status"):match("%d+"))
+      socket:write(frame(1, '{"type":"start","cmd":"stty raw; sleep 1003","tty":true}'))
+      eventually("it runs", function() return sh("pgrep -fx 'sleep 1003'") ~= "" end)
+      local pieces = frame(1, json.encode(message)):rep(1000)
+      local held_up, err = pcall(async.timeout, 10000, function()
+        while true do
+          async.timeout(500, socket.write, socket, pieces)
+        end
+      end)
+      assert.is_false(held_up)
+      assert.matches("500 ms", err.message)
+      assert.is_true(tonumber(support.sh("grep VmRSS /proc/" .. server.pid .. "/status"):match("%d+")) - before < 15000)
+      socket:close()
+      eventually("it is gone", function() return sh("pgrep -fx 'sleep 1003'") == "" end)
+    end
+  end)
+
+  it("holds up who sends signals without end, and others are served", function()
+    local socket = raw()
+    socket:write(frame(1, [[{"type":"start","cmd":"trap '' USR1; while :; do sleep 0.1; done; : 1004"}]]))
+    eventually("it runs", function() return sh("pgrep -f '[1]004'") ~= "" end)
+    local before = tonumber(support.sh("grep VmRSS /proc/" .. server.pid .. "/status"):match("%d+"))
+    local signals = frame(1, '{"type":"signal","signal":"USR1"}'):rep(1000)
+    pcall(async.timeout, 2000, function()
+      while true do
+        socket:write(signals)
+      end
+    end)
+    local began = async.now()
+    assert.are.equal("x\n", sh("echo x"))
+    assert.is_true(async.now() - began < 1000)
+    assert.is_true(tonumber(support.sh("grep VmRSS /proc/" .. server.pid .. "/status"):match("%d+")) - before < 5000)
+    socket:close()
+    eventually("it is gone", function() return sh("pgrep -f '[1]004'") == "" end)
   end)
 
   it("is one of so many", function()

@@ -473,6 +473,18 @@ function Process:kill(signal)
   end
 end
 
+--- Sends a signal like `kill`, and waits until lbox-init has: who sends one after the other is held up.
+---@param signal string  a name without SIG
+function Process:signal(signal)
+  if signal == "KILL" then
+    if not self.force then
+      self:kill()
+    end
+  elseif not self.result then
+    self.sandbox.link:ask(init_link.KILL, string.pack("=I4I4I4", self.keeper, SIGNALS[signal], 0))
+  end
+end
+
 --- Lets go of everything; the command, if it still runs, runs on. Idempotent.
 function Process:close()
   self.closed = true

@@ -14,6 +14,8 @@ local START_MS, DRAIN_MS, PART_MS = 10000, 30000, 5000
 local GRACE_MS, MAX_GRACE_MS = 5000, 600000
 -- Input that the command has not read; with more of it, the client is not listened to.
 local MAX_INPUT = 1024 * 1024
+-- What a piece of it costs beside its bytes.
+local ITEM = 64
 -- Rows and columns of a terminal whose client does not say.
 local ROWS, COLUMNS, MAX_SIZE = 24, 80, 65535
 local SIGNALS = { TERM = true, KILL = true, INT = true, HUP = true, TSTP = true, QUIT = true, USR1 = true, USR2 = true }
@@ -75,13 +77,13 @@ Session.__index = Session
 --- Writes what the client sends to the command, in its turn: the client can send signals meanwhile.
 local function write_input(self)
   for piece in self.input.receive, self.input do
-    if piece == true then
+    if piece == "" then
       self.process:close_stdin()
     else
       self.process:write(piece)
-      self.waiting = self.waiting - #piece
-      self.room:set()
     end
+    self.waiting = self.waiting - #piece - ITEM
+    self.room:set()
   end
 end
 
@@ -93,23 +95,28 @@ local function wait_for_room(self)
   end
 end
 
+--- Hands input on, "" for its end.
+local function put_input(self, piece)
+  self.waiting = self.waiting + #piece + ITEM
+  self.input:send(piece)
+  if self.waiting > MAX_INPUT then
+    self.ws:meanwhile(function() wait_for_room(self) end)
+  end
+end
+
 local HANDLERS = {}
 
 function HANDLERS.stdin(self, message)
   local bytes = type(message.data) == "string" and core.base64_decode(message.data)
   if bytes and bytes ~= "" and not self.input_ended then
-    self.waiting = self.waiting + #bytes
-    self.input:send(bytes)
-    if self.waiting > MAX_INPUT then
-      self.ws:meanwhile(function() wait_for_room(self) end)
-    end
+    put_input(self, bytes)
   end
 end
 
 function HANDLERS.stdin_close(self)
   if not self.input_ended then
     self.input_ended = self.process.tty == nil
-    self.input:send(true)
+    put_input(self, "")
   end
 end
 
@@ -122,7 +129,7 @@ end
 
 function HANDLERS.signal(self, message)
   if message.signal == nil or SIGNALS[message.signal] then
-    self.process:kill(message.signal or "TERM")
+    self.process:signal(message.signal or "TERM")
   end
 end
 

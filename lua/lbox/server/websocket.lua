@@ -72,7 +72,7 @@ end
 --- The next message that is a JSON object, others are passed over; nil when the client hung up or broke the rules.
 ---@return table|nil
 function WebSocket:receive()
-  while true do
+  while self.there() do -- else nobody wants any more what was still sent
     local kind, bytes = self.peer:next()
     flush(self) -- of a ping or a close, the answer
     if kind == "message" then
