@@ -34,6 +34,9 @@ local function rows_of_bytes(box, dir)
     box.files:upload { { path = dir .. "/up", destination = "up" } }
   end), plain, "cat")
   assert(tonumber(box.files:stat("up").size) == MB << 20)
+  row(("download of %d MB"):format(MB), seconds(function()
+    box.files:download { folder = "up", to = dir .. "/down" }
+  end), plain, "cat")
   sh(("rm %s/up %s/copy"):format(dir, dir))
   box.files:remove("up")
 end

@@ -146,30 +146,63 @@ local function bench_streams()
   stop(server)
 end
 
+local function numbers(line)
+  local list = {}
+  for word in line:gmatch("%S+") do
+    list[#list + 1] = tonumber(word)
+  end
+  assert(#list == LATENCY_SAMPLES)
+  return list
+end
+
+local function timed(times, fn)
+  local list = {}
+  for i = 1, times do
+    local started = lbox.now()
+    fn()
+    list[i] = lbox.now() - started
+  end
+  return list
+end
+
 local function bench_local_box()
   local dir = os.getenv("LBOX_DATA")
   assert(dir, "LBOX_DATA names the data directory of the benchmark's own server")
-  local first, roundtrip = {}, {}
-  for _ = 1, LATENCY_SAMPLES do
-    local started = lbox.now()
-    local box = lbox.Box.create { base_url = "local" }
+  local server = start { "/bin/sh", "-c", 'exec "$0" serve --data "$1" --listen 127.0.0.1:0 --print-env 2>/dev/null',
+    program, dir }
+  local env = read_until(server, function(text) return text:find("API_KEY=%S+\n") end)
+  local url, key = env:match("BASE_URL=(%S+)"), env:match("API_KEY=(%S+)")
+  local by = { base_url = url, api_key = key }
+  local ours, theirs, made = {}, {}, {}
+  ours[1] = timed(LATENCY_SAMPLES, function()
+    local box = lbox.Box.create(by)
     assert(box.exec:command("echo hi").result == "hi\n")
-    first[#first + 1] = lbox.now() - started
+    made[#made + 1] = box
+  end)
+  for _, box in ipairs(made) do
     box:delete()
   end
-  local box = lbox.Box.create { base_url = "local" }
-  for _ = 1, LATENCY_SAMPLES do
-    local started = lbox.now()
-    assert(box.exec:command("true").exit_code == 0)
-    roundtrip[#roundtrip + 1] = lbox.now() - started
-  end
+  local box = lbox.Box.create(by)
+  ours[2] = timed(LATENCY_SAMPLES, function() assert(box.exec:command("true").exit_code == 0) end)
   box:delete()
+  local text = run { "/usr/bin/env", "node", "bench/clients/box.mjs", url, key, tostring(LATENCY_SAMPLES) }
+  for line in text:gmatch("[^\n]+") do
+    theirs[#theirs + 1] = numbers(line)
+  end
+  local bare = timed(LATENCY_SAMPLES, function()
+    run { "/usr/bin/bwrap", "--unshare-all", "--ro-bind", "/", "/", "--proc", "/proc", "--dev", "/dev", "/bin/true" }
+  end)
+  stop(server)
   print(("\nLocal box, %d times each, milliseconds"):format(LATENCY_SAMPLES))
-  print(("  %-32s %8s %8s"):format("", "p50", "p99"))
-  print(("  %-32s %8.1f %8.1f"):format("create to first command's result",
-    percentile(first, 0.5), percentile(first, 0.99)))
-  print(("  %-32s %8.1f %8.1f"):format("one command, round trip",
-    percentile(roundtrip, 0.5), percentile(roundtrip, 0.99)))
+  print(("  %-46s %8s %8s"):format("", "p50", "p99"))
+  local function row(what, list)
+    print(("  %-46s %8.1f %8.1f"):format(what, percentile(list, 0.5), percentile(list, 0.99)))
+  end
+  for i, what in ipairs { "create to first command's result", "one command, round trip" } do
+    row(what .. ", lbox", ours[i])
+    row(what .. ", @upstash/box", theirs[i])
+  end
+  row("bubblewrap alone, a program's start to end", bare)
 end
 
 local rows = { events = bench_events, streams = bench_streams, box = bench_local_box,
