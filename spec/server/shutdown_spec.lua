@@ -1,6 +1,7 @@
 -- A server that is told to end.
 local async = require "lbox.async"
 local lbox = require "lbox"
+local receiver = require "spec.support.receiver"
 local support = require "spec.support.local"
 
 local HARNESS = { harness = "custom", model = "none", custom_harness = { command = "sh", args = { "-c",
@@ -82,6 +83,29 @@ describe("a server that is told to end", function()
       assert.are.same({ "failed", "the server stopped" }, { run.status, run.error_message })
     end
     again:kill()
+  end)
+
+  it("lets runs that nobody reads end too, and tells their webhooks", function()
+    local hook = receiver.start()
+    local box = lbox.Box.create(server:client { agent = { harness = "custom", model = "none", custom_harness = {
+      command = "sh", args = { "-c", [[printf 'event: done\ndata: {"output":"did it"}\n\n'; sleep 1]] } } } })
+    box.agent:run { prompt = "x", webhook = { url = hook.url } }
+    async.sleep(200)
+    signal()
+    assert.is_true(ended() < 4000)
+    assert.are.same({ "completed", "did it" }, { hook.told[1].body.status, hook.told[1].body.output })
+
+    server = support.start { dir = server.dir }
+    box = lbox.Box.get(box.id, server:client())
+    box:configure_custom_harness { command = "sh", args = { "-c", "sleep 41" } }
+    box.agent:run { prompt = "x", webhook = { url = hook.url } }
+    async.sleep(300)
+    signal()
+    async.sleep(200)
+    signal()
+    assert.is_true(ended() < 4000)
+    assert.are.same({ "failed", "the server stopped" }, { hook.told[2].body.status, hook.told[2].body.error })
+    hook.listener:stop()
   end)
 
   it("waits ten seconds at most", function()

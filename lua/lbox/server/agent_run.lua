@@ -74,7 +74,7 @@ function AgentRun:failure(result, last_line)
   local last = self.last
   if self.run.cancelled then
     return "the run was cancelled"
-  elseif self.run.abandoned then
+  elseif self.run.abandoned and result.exit_code ~= 0 then
     return self.run.abandoned
   elseif self.run.timed_out then
     return ("the run timed out after %g ms"):format(self.run.timed_out)
@@ -103,7 +103,7 @@ local function execute(self, server, row, command)
     end
     local process = box:spawn(command)
     self.run.process = process
-    if self.run.cancelled then
+    if self.run.cancelled or self.run.abandoned then
       process:kill()
     end
     local read, last_line, skipped = pcall(command.harness.read, process, function(...)

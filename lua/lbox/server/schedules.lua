@@ -128,7 +128,7 @@ end
 local function execute(self, row, box, run)
   local ok, err = pcall(KINDS[row.settings.type], self, box, row.settings, run)
   self.running[row.id] = nil
-  if self.server.stopping then
+  if self.server.stopped then
     return -- the next start says what became of it
   elseif not ok then
     if not errors.is(err) then
@@ -236,7 +236,7 @@ local function wait(self, ms)
 end
 
 local function keep_time(self)
-  while true do
+  while not self.server.stopping do
     local ok, ms = pcall(function()
       turn(self, LATE_S)
       return pause(self)

@@ -64,7 +64,7 @@ function M.execute(server, row, command, use, run)
   local ok, result = pcall(server.boxes.working, server.boxes, row, function(box)
     local process = box:spawn(command)
     run.process = process
-    if run.cancelled then
+    if run.cancelled or run.abandoned then
       process:kill()
     end
     if command.timeout then
@@ -90,7 +90,7 @@ function M.execute(server, row, command, use, run)
     run:finish { status = "failed", error_message = tostring(errors.is(result) and result.message or result) }
     error(result, 0)
   end
-  if run.abandoned then
+  if run.abandoned and done.exit_code ~= 0 then
     run:finish { status = "failed", cpu_ns = done.cpu_ns, memory_peak_bytes = done.memory_peak_bytes }
     refuse(503, run.abandoned)
   elseif done.not_started == "directory" then

@@ -1,10 +1,12 @@
 --- How a server ends: no new clients, time for what is being answered, and an honest word for what takes longer.
 local async = require "lbox.async"
 local posix = require "lbox.server.posix"
+local run_webhooks = require "lbox.server.run_webhooks"
+local webhook = require "lbox.server.webhook"
 
 local M = {}
 
--- For what is being answered, and then for what is stopped to say so.
+-- For what is being answered and for runs, and then for what is stopped to say so.
 local GRACE_MS, LAST_MS = 10000, 3000
 local LOOK_MS = 20
 local STOPPED = "the server stopped"
@@ -64,9 +66,14 @@ function M.run(server)
   for _, each in ipairs(server.listeners) do
     each:quiesce()
   end
-  wait_while(function() return open_requests(server) > 0 and not server.hurry.settled end, GRACE_MS)
+  local function busy()
+    return open_requests(server) > 0 or has_runs(server)
+  end
+  wait_while(function() return busy() and not server.hurry.settled end, GRACE_MS)
   each_run(server, function(run) run:abandon(STOPPED) end)
-  wait_while(function() return has_runs(server) or open_requests(server) > 0 end, LAST_MS)
+  -- A webhook that cannot be told by then is told at the next start.
+  wait_while(function() return busy() or webhook.busy() or run_webhooks.busy(server) end, LAST_MS)
+  server.stopped = true
   for _, each in ipairs(server.listeners) do
     each:stop()
   end

@@ -90,7 +90,7 @@ local function run_for_webhook(server, request, params)
   end
   server.scope:spawn(function()
     execute(server, row, run, command, function() end)
-    if not server.stopping then -- else the next start says what became of it
+    if not server.stopped then -- else the next start says what became of it
       run_webhooks.tell(server, run.id)
     end
   end)
