@@ -202,6 +202,38 @@ describe("the lbox program", function()
     assert.matches("limits of memory, disk%s+4 GB and 5 GB in a small box", text)
   end)
 
+  it("lets doctor find the server that runs, and agents", function()
+    local server = support.start()
+    support.sh(("mkdir -p %s/agents/bin && cp /bin/true %s/agents/bin/codex"):format(server.dir, server.dir))
+    local text, status = support.sh(("PATH=/usr/bin:/bin LBOX_AGENTS=%s/agents %s doctor --data %s/data"):format(
+      server.dir, program, server.dir))
+    assert.are.equal(0, status, text)
+    assert.matches(("ok   server +lbox [%%d.]+, process %s, on %s/data/sock\n"):format(server.pid,
+      server.dir:gsub("%p", "%%%0")), text)
+    assert.matches("ok   codex +/%S+/agents/bin/codex\n", text)
+    server:kill()
+    text = support.sh(("PATH=/nonexistent HOME=/nonexistent %s doctor --data %s/data"):format(program, server.dir))
+    assert.matches("note server +not running", text)
+    assert.matches("%-    codex +missing: npm install %-g @openai/codex\n", text)
+    server:stop()
+  end)
+
+  it("lets doctor say what is wrong with a data directory", function()
+    local dir = support.directory()
+    support.sh(("cp %s %s/lbox && mkdir -m 777 %s/open"):format(program, dir, dir))
+    local as_user = support.sh("id -u"):match("^0")
+      and "setpriv --reuid 12345 --regid 12345 --clear-groups " or ""
+    local function doctor(where)
+      local text, status = support.sh(("%s%s/lbox doctor --data %s"):format(as_user, dir, where))
+      assert.are.equal(1, status)
+      return text:match("NO   data +([^\n]+)")
+    end
+    assert.matches("^/usr belongs to user 0 and not to %d+, who runs this: use another", doctor "/usr")
+    assert.matches("^/usr/none/at/all cannot be made: /usr belongs to user 0: use another", doctor "/usr/none/at/all")
+    assert.matches("^whoever can change %S+/open could replace the data directory", doctor(dir .. "/open/data"))
+    support.sh("rm -rf " .. dir)
+  end)
+
   it("lets doctor and create name a missing bubblewrap and the fix", function()
     local dir = support.directory()
     local env = "PATH=/nonexistent LBOX_DATA=" .. dir .. " "

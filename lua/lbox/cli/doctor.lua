@@ -1,8 +1,13 @@
 --- `lbox doctor`: what works on this machine, and what to do about what does not. Exits 1 when local
 --- boxes cannot work.
+local agent_programs = require "lbox.server.agent_programs"
 local argparse = require "argparse"
+local async = require "lbox.async"
 local core = require "lbox.core"
+local data = require "lbox.server.data"
+local harnesses = require "lbox.server.harness"
 local limits = require "lbox.server.limits"
+local local_server = require "lbox.local_server"
 local paths = require "lbox.paths"
 local posix = require "lbox.server.posix"
 local runtimes = require "lbox.server.runtimes"
@@ -12,9 +17,14 @@ local M = {}
 
 -- What boxes make use of when the host has it. `need` says which call asks for it.
 local OPTIONAL = {
-  { program = "node", package = "nodejs", need = "exec:code in js" },
-  { program = "python3", package = "python3", need = "exec:code in python" },
+  { program = "node", package = "nodejs", need = "exec:code in js, runtime node" },
+  { program = "python3", package = "python3", need = "exec:code in python, runtime python" },
   { program = "git", package = "git", need = "git inside boxes" },
+  { program = "gh", package = "gh", need = "git:create_pr" },
+  { program = "go", package = "golang-go", need = "runtime golang" },
+  { program = "ruby", package = "ruby", need = "runtime ruby" },
+  { program = "rustc", package = "rustc", need = "runtime rust" },
+  { program = "cargo", package = "cargo", need = "building Rust" },
 }
 
 local function line(mark, what, detail)
@@ -60,12 +70,49 @@ local function report_sandbox()
   return found.ok
 end
 
+--- The disk that has a directory, or will have it: whether there is room.
+local function report_disk(dir)
+  local at = dir
+  while not posix.lstat(at) do
+    at = at:match("^(.+)/") or "/"
+  end
+  local free, size = posix.disk(at)
+  local floor = free and limits.floor(size)
+  if free and free >= floor then
+    line("ok", "disk", limits.shown(free) .. " free")
+    return true
+  end
+  line("NO", "disk", free and ("%s free, and boxes leave %s: nothing more can be kept"):format(limits.shown(free),
+    limits.shown(floor)) or size)
+  line("", "", "fix: make room, use another directory (--data, LBOX_DATA), or lbox serve --disk-floor")
+  return false
+end
+
+local function report_running(dir)
+  local socket = paths.socket(dir)
+  local asked, running = pcall(local_server.hello, socket)
+  if not asked or not running then
+    line("note", "server", "not running (started on demand)")
+  elseif running.version == core.version then
+    line("ok", "server", ("lbox %s, process %d, on %s"):format(running.version, running.pid, socket))
+  else
+    line("note", "server", ("lbox %s, process %d%s"):format(running.version, running.pid,
+      running.busy and ", at work" or ": the next client replaces it"))
+    if running.busy then
+      line("", "", ("fix: kill %d, and what it does has ten seconds to end"):format(running.pid))
+    end
+  end
+end
+
 local function report_server(dir)
   print("local server")
-  line("note", "data", dir)
-  local socket = paths.socket(dir)
-  local running = socket and posix.lstat(socket)
-  line("note", "socket", running and socket or "not running (started on demand)")
+  local trouble = data.trouble(dir)
+  line(trouble and "NO" or "ok", "data", trouble or dir)
+  local room = report_disk(dir)
+  if not trouble then
+    report_running(dir)
+  end
+  return not trouble and room
 end
 
 local function report_optional()
@@ -80,17 +127,35 @@ local function report_optional()
   end
 end
 
+local function report_agents(dir)
+  print("agents")
+  for _, name in ipairs(harnesses.names()) do
+    local harness = harnesses.get(name)
+    local path = harness.program and agent_programs.find(harness.program, dir)
+    if path then
+      line("ok", name, path)
+    elseif harness.program then
+      line("-", name, "missing: " .. harness.install)
+    end
+  end
+  line("note", "keys", "pass agent.api_key, or give a box the provider's variable in its env")
+end
+
 ---@param argv string[]
 ---@return integer status
 function M.main(argv)
   local p = argparse("lbox doctor", "Say what works on this machine.")
   p:option("--data", "data directory of the local server"):argname("DIR")
   local args = p:parse(argv)
-  report_program()
-  local ok = report_sandbox()
-  report_server(paths.data_dir(args.data))
-  report_optional()
-  return ok and 0 or 1
+  local agents = os.getenv("LBOX_AGENTS")
+  return async.run(function()
+    report_program()
+    local works = report_sandbox()
+    local served = report_server(paths.data_dir(args.data))
+    report_optional()
+    report_agents(agents ~= "" and agents or nil)
+    return works and served and 0 or 1
+  end)
 end
 
 return M

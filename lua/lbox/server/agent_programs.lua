@@ -91,6 +91,10 @@ local function look(dir, name)
 end
 
 --- Looks for a program in directories, then where npm puts it. Returns what `look` does.
+---@param name string
+---@param own string|nil  directory to look in first
+---@return string|nil path
+---@return boolean|nil apart
 local function find(name, own)
   local dirs = {}
   for _, each in ipairs(own and { own .. "/node_modules/.bin", own .. "/bin", own } or {}) do
@@ -111,6 +115,8 @@ local function find(name, own)
     return look(dir, name)
   end
 end
+
+M.find = find
 
 -- ----------------------------------------------------------------------------- its closed tree
 

@@ -143,6 +143,31 @@ function M.make(dir)
   check_ours(dir .. "/.", "directory", WRITE)
 end
 
+--- Raises when we cannot make `dir` where it would be.
+local function check_room(dir)
+  local at, st = dir, posix.lstat(dir .. "/.")
+  while not st do
+    at = at:match("^(.*)/")
+    st = posix.lstat(at .. "/.")
+  end
+  -- A place that others may write to and that is not sticky is none already.
+  if st.uid ~= posix.getuid() and posix.getuid() ~= 0 and st.mode & WRITE == 0 then
+    errors.raise("local", ("%s cannot be made: %s belongs to user %d: use another directory (--data, LBOX_DATA)")
+      :format(dir, at == "" and "/" or at, st.uid))
+  end
+end
+
+--- Why a server cannot have this data directory, as far as that shows without making it; nil when nothing does.
+---@return string|nil
+function M.trouble(dir)
+  local ok, err = pcall(function()
+    check_parents(dir)
+    check_ours(dir .. "/.", "directory", WRITE)
+    check_room(dir)
+  end)
+  return not ok and (errors.is(err) and err.message or tostring(err)) or nil
+end
+
 --- Takes the lock of a data directory, which is made when it is not there: nil when another server has it.
 ---@return integer|nil fd
 function M.lock(dir)

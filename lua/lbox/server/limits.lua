@@ -96,6 +96,13 @@ function M.counts_processes()
   return posix.getuid() == 0 or major > 5 or (major == 5 and minor >= 14)
 end
 
+--- What boxes leave of a disk of that size unless somebody says otherwise.
+---@param size integer
+---@return integer
+function M.floor(size)
+  return math.min(FLOOR, size // FLOOR_PART)
+end
+
 ---@class lbox.server.Limits
 ---@field used table<string, integer>     bytes on disk, by box, as far as they were counted
 ---@field tell_at table<string, number>  when the server's log may have of a box again
@@ -113,7 +120,7 @@ function M.new(server, opts)
   end
   self.memory = memory_of_machine() * 3 // 4
   local _, size = posix.disk(server.data.dir)
-  self.floor = opts.disk_floor or math.min(FLOOR, (size or 0) // FLOOR_PART)
+  self.floor = opts.disk_floor or M.floor(size or 0)
   return self
 end
 
