@@ -429,8 +429,11 @@ end
 --- A box as the wire has it (box-api.md §1.1).
 function Boxes:describe(row)
   local config = row.config
-  return {
+  local out = self.store:totals(row.id)
+  for name, value in pairs {
     id = row.id,
+    customer_id = "local",
+    total_compute_cost_usd = 0,
     name = row.name,
     labels = json.array(config.labels or {}),
     size = config.size or "small",
@@ -446,7 +449,10 @@ function Boxes:describe(row)
     expires_at = config.expires_at,
     created_at = row.created_at,
     updated_at = row.updated_at,
-  }
+  } do
+    out[name] = value
+  end
+  return out
 end
 
 return Boxes

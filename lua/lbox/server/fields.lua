@@ -5,7 +5,8 @@ local json = require "lbox.json"
 local M = {}
 
 -- What may stand in URLs where a box's id or name does, and is none.
-M.RESERVED = { ["agent-credentials"] = true, ["from-snapshot"] = true, settings = true, snapshots = true }
+M.RESERVED = { ["agent-credentials"] = true, apikey = true, apikeys = true, ["from-snapshot"] = true, github = true,
+  logs = true, settings = true, snapshots = true }
 
 local function refuse(message)
   errors.raise("api", message, { status_code = 400 })

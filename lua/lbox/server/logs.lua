@@ -72,6 +72,21 @@ function Logs:list(id, offset, limit)
   return out
 end
 
+--- The newest entries of all boxes, oldest first, each with its `box_id`.
+---@param limit integer
+---@return table[]
+function Logs:all(limit)
+  local out = {}
+  for id in pairs(self.boxes) do
+    for _, entry in ipairs(self:list(id)) do
+      entry.box_id = id
+      out[#out + 1] = entry
+    end
+  end
+  table.sort(out, function(a, b) return a.timestamp < b.timestamp end)
+  return table.move(out, math.max(1, #out - limit + 1), #out, 1, {})
+end
+
 --- The box is gone.
 function Logs:forget(id)
   self.boxes[id] = nil

@@ -80,7 +80,7 @@ function M.find(routes, method, path)
     refuse(405, ("%s is not possible here: %s"):format(method, allowed))
   elseif parts[1] == "v2" and parts[2] == "box" and (UNAVAILABLE[parts[4]] or fields.RESERVED[parts[3]])
   then
-    refuse(501, ("%s %s is not available on local boxes yet"):format(method, path))
+    refuse(501, ("%s %s is not available on local boxes"):format(method, path))
   end
   refuse(404, ("no such route: %s %s"):format(method, path))
 end

@@ -249,6 +249,16 @@ function Store:runs(box_id, limit, max_text)
     .. "WHERE text <= ?) ORDER BY number DESC", box_id, limit, max_text)
 end
 
+--- What the runs of a box used together, and when the last began or ended.
+---@param box_id string
+---@return table
+function Store:totals(box_id)
+  return self.db:row("SELECT coalesce(sum(input_tokens), 0) AS total_input_tokens, "
+    .. "coalesce(sum(output_tokens), 0) AS total_output_tokens, "
+    .. "count(CASE type WHEN 'agent' THEN 1 END) AS total_prompts, coalesce(sum(cpu_ns), 0) AS total_cpu_ns, coalesce(sum(cost_usd), 0.0) AS total_token_cost_usd, "
+    .. "max(coalesce(completed_at, created_at)) AS last_activity_at FROM runs WHERE box_id = ?", box_id)
+end
+
 function Store:run(box_id, id)
   return self.db:row("SELECT * FROM runs WHERE box_id = ? AND id = ?", box_id, id)
 end

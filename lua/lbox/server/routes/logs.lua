@@ -1,6 +1,9 @@
---- What is told of a box (box-api.md §1.5).
+--- What is told of a box, or of all (box-api.md §1.2, §1.4).
 local errors = require "lbox.errors"
 local json = require "lbox.json"
+
+-- Of all boxes, when nobody says how many.
+local ALL = 200
 
 local function number(request, name)
   local text = request.query[name]
@@ -16,6 +19,11 @@ local function list(server, request, params)
     number(request, "limit"))) })
 end
 
+local function all(server, request)
+  request:answer(200, { logs = json.array(server.logs:all(number(request, "limit") or ALL)) })
+end
+
 return {
+  { "GET", "/v2/box/logs", all },
   { "GET", "/v2/box/{id}/logs", list },
 }
