@@ -255,7 +255,8 @@ end
 function Store:totals(box_id)
   return self.db:row("SELECT coalesce(sum(input_tokens), 0) AS total_input_tokens, "
     .. "coalesce(sum(output_tokens), 0) AS total_output_tokens, "
-    .. "count(CASE type WHEN 'agent' THEN 1 END) AS total_prompts, coalesce(sum(cpu_ns), 0) AS total_cpu_ns, coalesce(sum(cost_usd), 0.0) AS total_token_cost_usd, "
+    .. "count(CASE type WHEN 'agent' THEN 1 END) AS total_prompts, "
+    .. "coalesce(sum(cpu_ns), 0) AS total_cpu_ns, coalesce(sum(cost_usd), 0.0) AS total_token_cost_usd, "
     .. "max(coalesce(completed_at, created_at)) AS last_activity_at FROM runs WHERE box_id = ?", box_id)
 end
 
