@@ -33,7 +33,7 @@ int lbox__l_tty_peer(lua_State *L);
 int lbox__l_tty_resize(lua_State *L);
 int lbox__l_box_proc(lua_State *L);
 int lbox__l_disk(lua_State *L);
-int lbox__l_keep_memory(lua_State *L);
+int lbox__l_usage(lua_State *L);
 int lbox__l_kill_all(lua_State *L);
 
 int lbox__l_kill(lua_State *L);

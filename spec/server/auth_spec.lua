@@ -88,8 +88,4 @@ describe("the server's door", function()
     assert.are.equal(501, status)
     assert.matches("not available on local boxes", body)
   end)
-
-  it("refuses a body framed in two ways", function()
-    assert.are.equal(400, (ask(keyed("-X POST -H 'Transfer-Encoding: chunked' -H 'Content-Length: 2' -d '{}'"))))
-  end)
 end)

@@ -95,22 +95,6 @@ describe("a local box", function()
     assert.matches("sleep 30", box.exec:command("cat /proc/[0-9]*/cmdline | tr '\\0' ' '").result)
   end)
 
-  it("kills everything of a snippet that takes too long, double-forked children too", function()
-    local run = box.exec:code { lang = "python", timeout = 400, code = [[
-import os, sys, time
-print("begun", flush=True)
-if os.fork() == 0:
-    os.setsid()
-    if os.fork() == 0:
-        os.execvp("sleep", ["sleep", "77"])
-    os._exit(0)
-time.sleep(60)]] }
-    assert.are.equal(124, run.exit_code)
-    assert.are.equal("begun\n", run.stdout)
-    assert.matches("timed out", run.stderr)
-    assert.not_matches("sleep 77", box.exec:command("cat /proc/[0-9]*/cmdline | tr '\\0' ' '").result)
-  end)
-
   it("writes and reads files, binary ones too, and lists them", function()
     local bytes = ("\0\1\254\255"):rep(1000)
     box.files:write { path = "dir/blob.bin", content = bytes, binary = true }

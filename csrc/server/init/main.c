@@ -9,7 +9,8 @@
 ** large a file may be; 0 stands for no limit.
 **
 ** The server also runs it outside of boxes, as `lbox-init empty DIRECTORY`, to remove a box's
-** files, as `lbox-init copy DIRECTORY NEW [UID]`, to copy them, and as `lbox-init size DIRECTORY`.
+** files, as `lbox-init copy DIRECTORY NEW [UID]`, to copy them, and to look after limits as
+** `lbox-init size DIRECTORY` and `lbox-init memory LIMIT HOW`.
 */
 #include <ctype.h>
 #include <errno.h>
@@ -39,6 +40,7 @@
 #include "server/init/request.h"
 #include "server/init/terminal.h"
 #include "server/init/tree.h"
+#include "server/init/usage.h"
 
 enum {
   MAX_FDS = 8,
@@ -508,6 +510,18 @@ static int size(const char *path)
   return say(path, code);
 }
 
+/* The /proc of the box is passed as LBOX_INIT_FD. Prints how many were killed, and of the largest
+   its bytes and its name. */
+static int memory(const char *limit, bool quick)
+{
+  struct lbox_usage usage = {0};
+  prctl(PR_SET_PDEATHSIG, SIGKILL);
+  int code = lbox_usage_keep(LBOX_INIT_FD, strtoull(limit, NULL, 10), quick, &usage);
+  if (code == 0)
+    printf("%u %llu %s\n", usage.killed, (unsigned long long)usage.bytes, usage.name);
+  return say("memory", code);
+}
+
 int main(int argc, char **argv)
 {
   if (argc == 1)
@@ -516,10 +530,14 @@ int main(int argc, char **argv)
     return serve(argv[1], argv[2]);
   if (argc == 3 && strcmp(argv[1], "size") == 0)
     return size(argv[2]);
+  if (argc == 4 && strcmp(argv[1], "memory") == 0)
+    return memory(argv[2], strcmp(argv[3], "quick") == 0);
   if (argc == 3 && strcmp(argv[1], "empty") == 0)
     return say(argv[2], lbox_tree_empty(argv[2]));
   if ((argc == 4 || argc == 5) && strcmp(argv[1], "copy") == 0)
     return copy(argv[2], argv[3], argv[4]);
-  fputs("usage: lbox-init empty DIRECTORY | copy DIRECTORY NEW [UID] | size DIRECTORY\n", stderr);
+  fputs("usage: lbox-init empty DIRECTORY | copy DIRECTORY NEW [UID] | size DIRECTORY | "
+        "memory LIMIT quick|exact\n",
+        stderr);
   return 2;
 }

@@ -2,6 +2,7 @@
 --- again and again, and whoever takes too much is killed. What was done is in the box's logs.
 local async = require "lbox.async"
 local box_root = require "lbox.server.box_root"
+local child = require "lbox.server.child"
 local errors = require "lbox.errors"
 local posix = require "lbox.server.posix"
 
@@ -24,8 +25,14 @@ local MAX_BOXES = 1000
 -- The file system of the data directory keeps so much: a twentieth of it, at most this.
 local FLOOR, FLOOR_PART = 1 * GIB, 20
 
--- How often the memory of a box is looked at, and for how many times the time that takes it is left alone.
-local LOOK_MS, LOOK_PART = 100, 20
+-- How often a box is looked at, and how much less often more closely: not much, however long that takes.
+local LOOK_MS, SELDOM_MS, LOOK_PART = 100, 1000, 5
+-- How long a closer look may take, and one in a hurry.
+local EXACT_MS, QUICK_MS = 400, 5000
+-- How long a box may have as many processes as it may have, give or take those that just come and go.
+local FULL_MS, SPARE = 2000, 4
+-- Where lbox-init, run as a helper, has the /proc of the box.
+local PROC_FD = 3
 -- What a box has on disk is counted anew when so much of the file system was taken or given back since, and when
 -- that was long ago; and for how many times the time it takes it is not.
 local CHANGED, COUNT_MS, OLD_MS, COUNT_PART = 16 * MIB, 500, 60000, 5
@@ -174,7 +181,7 @@ function Limits:check_room()
 end
 
 --- Counts what a box has on disk: nil when that cannot be.
-local function count(self, id)
+local function count_box(self, id)
   local ok, used = pcall(box_root.size, self.server.boxes.trees:root(id), self.server.data.bin)
   if ok and used and self.server.store:box(id) then
     self.used[id] = used
@@ -189,7 +196,7 @@ function Limits:check_write(row, bytes)
   self:check_room()
   local limit, used = self:of(row).disk, self.used[row.id] or 0
   if used + bytes > limit then
-    used = count(self, row.id) or used -- something may have been deleted
+    used = count_box(self, row.id) or used -- something may have been deleted
   end
   if used + bytes > limit then
     refuse(507, "disk limit of %s: the box has %s on disk, so %s cannot be added", M.shown(limit), M.shown(used),
@@ -218,14 +225,54 @@ local function tell(self, id, message)
   end
 end
 
-local function look_at_memory(self, id, box)
+--- Kills the largest processes of a box until the others are below its limit: how many, the bytes of the largest and
+--- its name.
+local function keep_memory(self, box, how, timeout)
+  local program, limit = self.server.data.bin .. "/lbox-init", tostring(box.limit.memory)
+  local _, text = child.run { argv = { program, "memory", limit, how }, env = {}, cwd = "/", timeout = timeout,
+    fds = { [PROC_FD] = box.proc } }
+  local killed, bytes, name = text:match("^(%d+) (%d+) (.*)\n$")
+  return tonumber(killed) or 0, tonumber(bytes), name
+end
+
+--- What processes share counts once, if that can be found out soon: in a crowd that forks it cannot.
+local function relieve(self, id, box)
   local began = async.now()
-  local killed, name, bytes = posix.keep_memory(box.proc, box.limit.memory)
-  if killed and killed > 0 then
+  local ok, killed, bytes, name = pcall(keep_memory, self, box, "exact", EXACT_MS)
+  if not ok and box.proc then
+    ok, killed, bytes, name = pcall(keep_memory, self, box, "quick", QUICK_MS)
+  end
+  if ok and killed > 0 then
     tell(self, id, ("memory limit of %s: killed process %q, which had %s%s"):format(M.shown(box.limit.memory), name,
       M.shown(bytes), killed > 1 and (", and %d more"):format(killed - 1) or ""))
   end
-  box.look_at = async.now() + math.max(LOOK_MS, LOOK_PART * (async.now() - began))
+  local now = async.now()
+  box.relieve_at = now + math.min(LOOK_PART * (now - began), SELDOM_MS)
+end
+
+--- A box that stays full of processes is one in which nothing can be done any more, not even killing them.
+local function judge_processes(self, id, box, count)
+  local now, most = async.now(), box.limit.processes
+  if not most or count < most - SPARE then
+    box.full_at = nil
+    return
+  end
+  box.full_at = box.full_at or now
+  if now - box.full_at >= FULL_MS then
+    box.full_at = nil
+    tell(self, id, ("limit of %d processes: killed what ran in it (processes: %d)"):format(most,
+      posix.kill_all(box.proc)))
+  end
+end
+
+local function look_at_processes(self, id, box)
+  local bytes, count = posix.usage(box.proc)
+  box.look_at = async.now() + LOOK_MS
+  judge_processes(self, id, box, count)
+  if bytes > box.limit.memory and async.now() >= (box.relieve_at or 0) then
+    box.relieve_at = math.huge -- until it has been
+    self.server.scope:spawn(function() relieve(self, id, box) end)
+  end
 end
 
 --- A box that has more on disk than it may is not to write on, nor any on a disk that is full: all that runs in it
@@ -247,7 +294,7 @@ end
 local function count_disk(self, id, live)
   local began, boxes = async.now(), self.server.boxes
   live.counting = true
-  local used = count(self, id)
+  local used = count_box(self, id)
   live.counting = nil
   if used and boxes.live[id] == live and live.sandbox and live.sandbox.proc then
     judge(self, id, live, used)
@@ -275,7 +322,7 @@ local function look(self)
     local box = live.sandbox
     if box and box.proc and not live.deleting then
       if async.now() >= (box.look_at or 0) then
-        look_at_memory(self, id, box)
+        look_at_processes(self, id, box)
       end
       look_at_disk(self, id, live, free)
     end
@@ -286,7 +333,7 @@ end
 local function count_all(self)
   for _, row in ipairs(self.server.store:boxes()) do
     if self.used[row.id] == nil then
-      count(self, row.id)
+      count_box(self, row.id)
     end
   end
 end

@@ -146,8 +146,12 @@ function Request:json(max)
   elseif #body > max then
     errors.raise("api", ("the request body is larger than %d bytes"):format(max), { status_code = 413 })
   end
+  -- For the decoder a NUL is the end, whatever comes behind it.
+  local nul = body:find("\0", 1, true)
   local value, why = json.decode(body)
-  if why then
+  if nul then
+    errors.raise("api", "the request body is not JSON: it has a NUL", { status_code = 400 })
+  elseif why then
     errors.raise("api", "the request body is not JSON: " .. why, { status_code = 400 })
   elseif not core.is_utf8(body) then
     errors.raise("api", "the request body is not UTF-8", { status_code = 400 })

@@ -171,6 +171,9 @@ local function spawn(sandbox, command, fds)
   local code, _, keeper = sandbox.link:ask(init_link.SPAWN, "", { payload, theirs[1], theirs[2], theirs[3], status })
   if code ~= 0 then
     local why, name = posix.strerror(code)
+    if name == "EAGAIN" then
+      why = "the box has as many processes as it may have; a pause ends them"
+    end
     errors.raise("local", "the command cannot be started: " .. why, { errno = name })
   end
   return keeper, ours
