@@ -15,6 +15,11 @@ int lbox__check_fd(lua_State *L, int index);
 int lbox__done(lua_State *L, int result);
 int lbox__push_fd(lua_State *L, int fd);
 
+int lbox__l_address(lua_State *L);
+int lbox__l_address_text(lua_State *L);
+int lbox__l_own_addresses(lua_State *L);
+int lbox__l_watch_addresses(lua_State *L);
+
 int lbox__l_accept(lua_State *L);
 int lbox__l_connect(lua_State *L);
 int lbox__l_listen(lua_State *L);

@@ -4,6 +4,9 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <grp.h>
+#include <linux/capability.h>
+#include <linux/securebits.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdbool.h>
 #include <stdint.h>
@@ -34,6 +37,7 @@ struct plan {
     rlim_t max;
   } limits[4];
   int limit_count;
+  int join[2]; /* a user and a network namespace that are entered; -1: none */
 };
 
 /* A list of strings at field `name` as a NULL-ended vector in memory of a userdata left on the
@@ -56,6 +60,20 @@ static char **string_list(lua_State *L, const char *name)
   }
   vector[n] = NULL;
   return vector;
+}
+
+/* Enters the namespaces. Whoever enters a user namespace has every capability there, and would keep
+   them as its root; this leaves one: to map that root in a user namespace below. */
+static int join(const struct plan *p)
+{
+  const struct __user_cap_header_struct own = {_LINUX_CAPABILITY_VERSION_3, 0};
+  const unsigned kept = 1U << CAP_SETFCAP;
+  const struct __user_cap_data_struct caps[2] = {{kept, kept, kept}, {0, 0, 0}};
+  if (setns(p->join[0], CLONE_NEWUSER) != 0 || setns(p->join[1], CLONE_NEWNET) != 0 ||
+      prctl(PR_SET_SECUREBITS, SECBIT_NOROOT | SECBIT_NOROOT_LOCKED) != 0 ||
+      syscall(SYS_capset, &own, caps) != 0)
+    return -1;
+  return prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_RAISE, CAP_SETFCAP, 0, 0);
 }
 
 /* In the vfork child: system calls only, and memory of the parent is only read. Raw calls, since
@@ -98,6 +116,8 @@ static void become(const struct plan *p)
         syscall(SYS_setresuid, p->uid, p->uid, p->uid) != 0)
       return;
   }
+  if (p->join[0] >= 0 && join(p) != 0)
+    return;
   if (p->cwd && chdir(p->cwd) != 0)
     return;
   /* After the change of user, which takes it away; who died before it is not noticed by it. */
@@ -144,10 +164,23 @@ static void take_limits(lua_State *L, struct plan *p)
   }
 }
 
+static void take_join(lua_State *L, struct plan *p)
+{
+  p->join[0] = p->join[1] = -1;
+  if (lua_getfield(L, 1, "join") != LUA_TTABLE)
+    return;
+  int table = lua_gettop(L);
+  for (int i = 0; i < 2; i++) {
+    lua_rawgeti(L, table, i + 1);
+    p->join[i] = lbox__check_fd(L, -1);
+  }
+}
+
 /* spawn{ argv = {absolute program, …}, env = {"K=V", …}, cwd, fds = { [0] = fd, … }, uid, gid,
-   setsid, dies_with_us, limits = { core, nofile, nproc } } -> pid, pidfd. The child has the
-   descriptors of `fds` and no other; 0 to 2 are ours unless `fds` has them. One that dies with us
-   is killed when this process ends, however that does. */
+   setsid, dies_with_us, limits = { core, nofile, nproc }, join = {user, network namespace} } ->
+   pid, pidfd. The child has the descriptors of `fds` and no other; 0 to 2 are ours unless `fds` has
+   them. It has no power over what it joins. One that dies with us is killed when this process ends,
+   however that does. */
 int lbox__l_spawn(lua_State *L)
 {
   struct plan p = {0};
@@ -170,6 +203,7 @@ int lbox__l_spawn(lua_State *L)
   }
   take_fds(L, &p);
   take_limits(L, &p);
+  take_join(L, &p);
 
   /* Signals stay away from the child until its handlers are reset: it runs on our memory. */
   sigset_t all, old;

@@ -194,7 +194,6 @@ describe("a local box", function()
       [{ init_command = ("x"):rep(65537) }] = "400: the init command has 65537 bytes: at most 65536",
       [{ skills = { "ab" } }] = "400: skill \"ab\": write owner/repo/skill",
       [{ browser = true }] = "501: browser is not available",
-      [{ network_policy = { mode = "allow-all" } }] = "501: .*no network yet.*deny%-all",
     } do
       local ok, err = pcall(Box.create, server:client(what))
       assert.is_false(ok)

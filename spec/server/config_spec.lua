@@ -119,10 +119,14 @@ describe("a local box", function()
     end
   end)
 
-  it("keeps to the network policy that it has", function()
+  it("has the network policy that it was given last", function()
+    local custom = { mode = "custom", allowed_domains = { "a.test", "*.b.test" }, denied_cidrs = { "93.184.216.0/24" } }
+    box:update_network_policy(custom)
+    assert.are.same(custom, Box.get(box.id, server:client()).network_policy)
+    raises(400, "is not a name", box.update_network_policy, box, { mode = "custom", allowed_domains = { "a b" } })
+    assert.are.same(custom, Box.get(box.id, server:client()).network_policy)
     box:update_network_policy { mode = "deny-all" }
-    raises(501, "local boxes have no network yet", box.update_network_policy, box, { mode = "allow-all" })
-    assert.are.equal("deny-all", Box.get(box.id, server:client()).network_policy.mode)
+    assert.are.same({ mode = "deny-all" }, Box.get(box.id, server:client()).network_policy)
   end)
 
   it("commits as whom it is told", function()

@@ -9,8 +9,9 @@
 ** large a file may be; 0 stands for no limit.
 **
 ** The server also runs it outside of boxes, as `lbox-init empty DIRECTORY`, to remove a box's
-** files, as `lbox-init copy DIRECTORY NEW [UID]`, to copy them, and to look after limits as
-** `lbox-init size DIRECTORY` and `lbox-init memory LIMIT HOW`.
+** files, as `lbox-init copy DIRECTORY NEW [UID]`, to copy them, to look after limits as
+** `lbox-init size DIRECTORY` and `lbox-init memory LIMIT HOW`, as `lbox-init net`, to hold a box's
+** network, and as root as `lbox-init tun UID PROGRAM ARGUMENT…` (net/tun.h).
 */
 #include <ctype.h>
 #include <errno.h>
@@ -41,6 +42,8 @@
 #include "server/init/terminal.h"
 #include "server/init/tree.h"
 #include "server/init/usage.h"
+#include "server/net/holder.h"
+#include "server/net/tun.h"
 
 enum {
   MAX_FDS = 8,
@@ -484,12 +487,19 @@ static int say(const char *what, int code)
   return code != 0;
 }
 
-static int copy(const char *from, const char *to, const char *owner)
+/* -1: it is no uid. */
+static long parse_uid(const char *text)
 {
   char *end = NULL;
-  long uid = owner ? strtol(owner, &end, 10) : -1;
+  long uid = strtol(text, &end, 10);
+  return !*text || *end || uid < 0 || uid > INT32_MAX ? -1 : uid;
+}
+
+static int copy(const char *from, const char *to, const char *owner)
+{
+  long uid = owner ? parse_uid(owner) : -1;
   struct lbox_copied copied = {0};
-  if (owner && (!*owner || *end || uid < 0 || uid > INT32_MAX))
+  if (owner && uid < 0)
     return say(owner, EINVAL);
   raise_limit();
   umask(0);
@@ -536,8 +546,12 @@ int main(int argc, char **argv)
     return say(argv[2], lbox_tree_empty(argv[2]));
   if ((argc == 4 || argc == 5) && strcmp(argv[1], "copy") == 0)
     return copy(argv[2], argv[3], argv[4]);
+  if (argc == 2 && strcmp(argv[1], "net") == 0)
+    return lbox_net_hold();
+  if (argc > 3 && strcmp(argv[1], "tun") == 0 && parse_uid(argv[2]) > 0)
+    return say(argv[3], lbox_net_run_with_tun((uid_t)parse_uid(argv[2]), argv + 3));
   fputs("usage: lbox-init empty DIRECTORY | copy DIRECTORY NEW [UID] | size DIRECTORY | "
-        "memory LIMIT quick|exact\n",
+        "memory LIMIT quick|exact | net | tun UID PROGRAM…\n",
         stderr);
   return 2;
 }

@@ -8,6 +8,7 @@ local data = require "lbox.server.data"
 local harnesses = require "lbox.server.harness"
 local limits = require "lbox.server.limits"
 local local_server = require "lbox.local_server"
+local network = require "lbox.server.network"
 local paths = require "lbox.paths"
 local posix = require "lbox.server.posix"
 local runtimes = require "lbox.server.runtimes"
@@ -49,6 +50,30 @@ local function report_limits()
   line("note", "CPU time", "boxes share it, without a limit")
 end
 
+--- Tries the network of a box, with programs in a directory that goes again.
+local function probe_network()
+  local dir = (os.getenv("TMPDIR") or "/tmp") .. "/lbox-doctor-" .. core.random(8):gsub(".", function(c)
+    return ("%02x"):format(c:byte())
+  end)
+  local ok, found = pcall(function()
+    data.install_init(dir)
+    return network.probe(dir)
+  end)
+  posix.unlink(dir .. "/lbox-init")
+  posix.rmdir(dir)
+  return ok and found or { ok = false, cause = tostring(found), fix = "look at TMPDIR" }
+end
+
+local function report_network()
+  local found = probe_network()
+  if found.ok then
+    line("ok", "network", "boxes have the internet unless their policy says otherwise")
+    return
+  end
+  line("-", "network", "boxes have no internet (deny-all): " .. found.cause)
+  line("", "", "fix: " .. found.fix)
+end
+
 local function report_sandbox()
   print("local boxes")
   local found = sandbox.probe()
@@ -65,7 +90,9 @@ local function report_sandbox()
       line("ok", "uids", "started as root: every box gets a host uid of its own")
     end
   end
-  line("note", "network", "boxes have their own loopback and nothing else in this version")
+  if found.ok then
+    report_network()
+  end
   report_limits()
   return found.ok
 end

@@ -22,7 +22,8 @@ local ETC = {
   -- Who commits, unless the box's own settings say somebody else.
   gitconfig = "[user]\n\tname = Upstash Box\n\temail = box@upstash.com\n",
   ["nsswitch.conf"] = "passwd: files\ngroup: files\nhosts: files dns\nservices: files\nprotocols: files\n",
-  ["resolv.conf"] = "",
+  -- slirp4netns; where that is not, it is not reached, and names have no addresses.
+  ["resolv.conf"] = "nameserver 10.0.2.3\n",
   shells = "/bin/sh\n/bin/bash\n",
 }
 -- Small files of the host's /etc that say nothing about the host.

@@ -1,6 +1,7 @@
 --- Boxes: their rows, their directories and, while something works in them, their sandboxes.
 local agent_programs = require "lbox.server.agent_programs"
 local async = require "lbox.async"
+local egress = require "lbox.server.egress"
 local errors = require "lbox.errors"
 local host_ports = require "lbox.server.host_ports"
 local ids = require "lbox.server.ids"
@@ -197,7 +198,8 @@ end
 
 local function start(self, row, live)
   row = usable(self, row)
-  live.sandbox = sandbox.start {
+  local network = self.server.networks:start(row)
+  local ok, started = pcall(sandbox.start, {
     id = row.id,
     root = self.trees:root(row.id),
     uid = row.uid,
@@ -205,11 +207,23 @@ local function start(self, row, live)
     bin = self.data.bin,
     agent = agent_programs.mounts(self.server, row.config.agent),
     limit = self.server.limits:of(row),
-  }
-  if not live.sandbox.proc and not live.sandbox.ended then
+    join = network.join,
+  })
+  if not ok then
+    network:close()
+    error(started, 0)
+  end
+  live.sandbox, live.network = started, network
+  if started.ended then
+    network:close()
+  else
+    table.insert(started.on_exit, function() network:close() end)
+  end
+  if not started.proc and not started.ended then
     self.server.log(("the box %s: its memory and disk cannot be looked at, so they are not limited"):format(row.id))
   end
-  local ok, err = pcall(host_ports.open, live.sandbox, self.server.host_ports, self.server.scope, self.server.log)
+  local err
+  ok, err = pcall(host_ports.open, live.sandbox, self.server.host_ports, self.server.scope, self.server.log)
   if not ok then
     live.sandbox:close()
     error(err, 0)
@@ -217,7 +231,8 @@ local function start(self, row, live)
   live.used_at = async.now()
   self.server.logs:add(row.id, "info", "the box was started")
   self.server.scope:spawn(function() live.sandbox:run() end)
-  usable(self, row) -- else whoever deletes it ends the sandbox
+  row = usable(self, row) -- else whoever deletes it ends the sandbox
+  network:started(live.sandbox, row.config.network_policy)
   if row.status ~= "idle" then
     self.store:set_box(row.id, "status", "idle")
   end
@@ -397,10 +412,29 @@ function Boxes:configure(row, change)
   return config
 end
 
+--- Gives a box another network policy: also what runs in it has no more than that from now on.
+---@param row table
+---@param policy table
+function Boxes:set_network_policy(row, policy)
+  self.server.networks:check(policy)
+  self:configure(row, function(config)
+    config.network_policy = policy
+  end)
+  local live = self:live_state(row.id)
+  if live.network and not live.network.closed then
+    live.network:apply(policy)
+  end
+end
+
 --- The environment of a command, as a list.
 function Boxes.environment(row, extra)
   local vars = { HOME = "/home/boxuser", USER = "boxuser", LOGNAME = "boxuser", SHELL = "/bin/bash",
     PATH = sandbox.PATH, LANG = "C.UTF-8", TERM = "dumb", LBOX_BOX_ID = row.id }
+  if (row.config.network_policy or {}).mode == "custom" then
+    for name, value in pairs(egress.ENV) do
+      vars[name] = value
+    end
+  end
   for name, value in pairs(row.config.env_vars or {}) do
     if not settings.BLOCKED_ENV[name] and type(value) == "string" then
       vars[name] = value
@@ -443,7 +477,7 @@ function Boxes:describe(row)
     enabled_skills = json.array(config.skills or {}),
     runtime = config.runtime,
     status = self:status(row),
-    network_policy = { mode = "deny-all" }, -- whatever was asked for: they have no network
+    network_policy = config.network_policy or { mode = "deny-all" }, -- those of an older lbox have none
     session_id = row.session_id,
     ephemeral = config.ephemeral,
     expires_at = config.expires_at,

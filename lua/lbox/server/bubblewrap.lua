@@ -60,11 +60,16 @@ local function add(list, ...)
   end
 end
 
--- What takes everything away from a box that bubblewrap can take away.
-local function isolation(bwrap)
-  return { bwrap, "--unshare-user", "--unshare-ipc", "--unshare-pid", "--unshare-net", "--unshare-uts",
+-- What takes everything away from a box that bubblewrap can take away; the network, if it is started in one
+-- that is not the host's.
+local function isolation(bwrap, in_network)
+  local argv = { bwrap, "--unshare-user", "--unshare-ipc", "--unshare-pid", "--unshare-uts",
     "--unshare-cgroup-try", "--uid", "1000", "--gid", "1000", "--cap-drop", "ALL", "--new-session",
     "--clearenv", "--as-pid-1", "--seccomp", tostring(M.SECCOMP_FD) }
+  if not in_network then
+    add(argv, "--unshare-net")
+  end
+  return argv
 end
 
 -- Of /run, and of /dev/shm where no limit says more.
@@ -87,10 +92,10 @@ end
 --- server does, and bubblewrap's own process, which waits for it, holds the box's lock until the last
 --- process of the box is gone (see lbox.server.sandbox).
 ---@param box { id: string, root: string, etc: string, bin: string, agent: lbox.server.AgentMounts|nil,
----  limit: lbox.server.Limit|nil }
+---  limit: lbox.server.Limit|nil, join: integer[]|nil }  join: it is started in namespaces of its own network
 ---@return string[]
 function M.command(bwrap, box, host_dirs)
-  local argv = isolation(bwrap)
+  local argv = isolation(bwrap, box.join ~= nil)
   add(argv, "--hostname", box.id, "--json-status-fd", tostring(M.STATUS_FD),
     "--bind", box.root, "/", "--ro-bind", "/usr", "/usr", "--ro-bind", box.etc, "/etc")
   for _, name in ipairs(host_dirs) do

@@ -99,15 +99,21 @@ local function read_file(path)
   return bytes
 end
 
---- Programs that boxes see: copies, since the boxes' users may not reach where ours is installed, and
---- so that a new build does not change what a running box has.
-local function install_programs(dir)
+--- Makes a directory, where every user may start it, with lbox-init in it.
+---@param dir string
+function M.install_init(dir)
   make_dirs(dir, 0x1ed)
   chmod(dir, 0x1ed)
   local init = program.init_program()
   if read_file(dir .. "/lbox-init") ~= init then
     write_new(dir .. "/lbox-init", init, 0x1ed)
   end
+end
+
+--- Programs that boxes see: copies, since the boxes' users may not reach where ours is installed, and
+--- so that a new build does not change what a running box has.
+local function install_programs(dir)
+  M.install_init(dir)
   -- What runs, whatever is in its place by now or on the way there.
   local own = check(read_file("/proc/self/exe"), "it cannot be read", posix.exe_path())
   if read_file(dir .. "/lbox") ~= own then

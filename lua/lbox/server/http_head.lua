@@ -4,15 +4,17 @@ local M = {}
 ---@class lbox.server.HttpHead
 ---@field line string                                    the request line
 ---@field method string
+---@field target string
 ---@field fields { name: string, value: string, line: string }[]  names in lower case
 local Head = {}
 Head.__index = Head
 
 --- A head, from its first byte to the empty line. Nil and what is wrong with it when it is none.
 ---@param text string
+---@param to_proxy boolean|nil  the target need not be a path
 ---@return lbox.server.HttpHead|nil
 ---@return string|nil why
-function M.parse(text)
+function M.parse(text, to_proxy)
   local lines = {}
   for line in text:gmatch("(.-)\r\n") do
     lines[#lines + 1] = line
@@ -25,10 +27,10 @@ function M.parse(text)
   local method, target = (lines[1] or ""):match("^([%w!#$%%&'*+.^_`|~-]+) (%S+) HTTP/1%.[01]$")
   if not method then
     return nil, "no HTTP/1 request line"
-  elseif target:sub(1, 1) ~= "/" and target ~= "*" then
+  elseif not to_proxy and target:sub(1, 1) ~= "/" and target ~= "*" then
     return nil, "the target of the request must be a path"
   end
-  local head = setmetatable({ line = lines[1], method = method, fields = {} }, Head)
+  local head = setmetatable({ line = lines[1], method = method, target = target, fields = {} }, Head)
   for i = 2, #lines - 1 do
     local name, value = lines[i]:match("^([%w!#$%%&'*+.^_`|~-]+):[ \t]*(.-)[ \t]*$")
     if not name then

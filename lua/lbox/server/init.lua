@@ -8,6 +8,7 @@ local lifecycle = require "lbox.server.lifecycle"
 local limits = require "lbox.server.limits"
 local listener = require "lbox.server.listener"
 local logs = require "lbox.server.logs"
+local networks = require "lbox.server.network"
 local notify = require "lbox.server.notify"
 local posix = require "lbox.server.posix"
 local public_urls = require "lbox.server.public_urls"
@@ -175,6 +176,7 @@ function M.serve(opts)
     server.store = stores.open(server.data.database)
     server.variables, server.logs = Variables.new(server.store), logs.new()
     server.limits = limits.new(server, opts)
+    server.networks = networks.new(server)
     server.boxes, server.snapshots = Boxes.new(server), Snapshots.new(server)
     server.boxes:sweep()
     server.snapshots:sweep()
@@ -189,6 +191,7 @@ function M.serve(opts)
     server.public_urls = public_urls.new(server)
     server.schedules = schedules.new(server)
     run_webhooks.tell(server)
+    server.networks:watch()
     lifecycle.watch(server, opts.idle_pause)
     server.limits:watch()
     notify.send("READY=1")

@@ -204,6 +204,7 @@ local function boot(self, box, own, keep)
     uid = box.uid,
     gid = box.uid,
     setsid = true,
+    join = box.join,
     limits = { core = 0 },
     fds = {
       [0] = null, [1] = null, [2] = err_write, [bubblewrap.CONTROL_FD] = theirs,
@@ -233,7 +234,8 @@ end
 --- Starts the sandbox of a box and waits until its lbox-init answers. `root` is in a directory of the
 --- server's, where the lock file goes.
 ---@param box { id: string, root: string, uid: integer|nil, etc: string, bin: string,
----  agent: lbox.server.AgentMounts|nil, limit: lbox.server.Limit|nil }
+---  agent: lbox.server.AgentMounts|nil, limit: lbox.server.Limit|nil, join: integer[]|nil }  join: a user namespace
+---  that its own is made in, and its network namespace; without, it has one of its own that nothing leads to
 ---@return lbox.server.Sandbox
 function M.start(box)
   local self = setmetatable({

@@ -117,15 +117,6 @@ function M.custom_runner(runner)
   end
 end
 
---- Local boxes keep to one policy, the strictest.
----@param policy table
-function M.network_policy(policy)
-  local mode = fields.check(policy, { mode = "string" }).mode
-  if mode and mode ~= "deny-all" then
-    refuse(501, ("network_policy %q: local boxes have no network yet, so only \"deny-all\" can be kept"):format(mode))
-  end
-end
-
 --- When an ephemeral box of this time to live ends.
 ---@param ttl number|nil
 ---@return integer  Unix seconds

@@ -10,6 +10,7 @@ local git_identity = require "lbox.server.git_identity"
 local harnesses = require "lbox.server.harness"
 local json = require "lbox.json"
 local mcp = require "lbox.server.harness.mcp"
+local network_policy = require "lbox.server.network_policy"
 local posix = require "lbox.server.posix"
 local runtimes = require "lbox.server.runtimes"
 local settings = require "lbox.server.settings"
@@ -87,7 +88,8 @@ local function check_create(server, body)
   check_agent(server, body)
   mcp.check(body.mcp_servers or {})
   mcp.check_harness(harnesses.get(body.agent), body.mcp_servers or {})
-  settings.network_policy(body.network_policy or {})
+  local policy = body.network_policy and network_policy.check(body.network_policy)
+  server.networks:check(policy or {})
   for name, what in pairs(NOT_YET) do
     local value = body[name]
     if value and not (type(value) == "table" and next(value) == nil) then
@@ -105,6 +107,7 @@ local function check_create(server, body)
   if body.init_command == "" then
     config.init_command = nil
   end
+  config.network_policy = policy or server.networks:default_policy()
   config.env_vars = environment(server.variables:all(), body.env_vars or {})
   config.ephemeral, config.ttl = body.ephemeral or nil, nil
   if body.ephemeral then

@@ -3,6 +3,7 @@ local errors = require "lbox.errors"
 local fields = require "lbox.server.fields"
 local git_identity = require "lbox.server.git_identity"
 local json = require "lbox.json"
+local network_policy = require "lbox.server.network_policy"
 local settings = require "lbox.server.settings"
 local skills = require "lbox.server.skills"
 
@@ -40,10 +41,11 @@ local set_custom_runner = setter({ custom_runner = "object!" }, function(body, c
   return { custom_runner = body.custom_runner }
 end)
 
-local set_network_policy = setter({ mode = "string!" }, function(body)
-  settings.network_policy(body)
-  return { network_policy = { mode = body.mode } }
-end)
+local function set_network_policy(server, request, params)
+  local row = server.boxes:get(params.id)
+  server.boxes:set_network_policy(row, network_policy.check(request:json()))
+  request:answer(200, {})
+end
 
 -- ------------------------------------------------------------------------------------ init command
 
