@@ -224,9 +224,9 @@ describe("a server that may have few descriptors at first", function()
     return tonumber(soft), tonumber(hard) or math.huge
   end
 
-  local function children(pid)
+  local function children(pid, name)
     local pids = {}
-    for child in support.sh("pgrep -P " .. pid):gmatch("%d+") do
+    for child in support.sh(("pgrep -P %s %s"):format(pid, name or "")):gmatch("%d+") do
       pids[#pids + 1] = child
     end
     return pids
@@ -247,7 +247,7 @@ describe("a server that may have few descriptors at first", function()
       box.files:write { path = "x", content = box.id }
       assert.are.equal(box.id, box.files:read("x"))
     end
-    local started = children(server.pid)
+    local started = children(server.pid, "bwrap")
     assert.are.equal(30, #started)
     for _, pid in ipairs(started) do
       assert.are.same({ 64, hard }, { limits(pid) })

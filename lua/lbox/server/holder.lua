@@ -39,10 +39,10 @@ end
 
 --- Waits for an answer: its text, and the descriptors that came with it, which are the caller's.
 local function take_answer(self)
-  local watched = async.fd(self.control)
-  local ok, err = pcall(async.timeout, ANSWER_MS, watched.wait, watched, "r")
-  watched:close()
-  if not ok then
+  local ok, err = pcall(async.timeout, ANSWER_MS, self.watched.wait, self.watched, "r")
+  if not self.control then
+    fail("the process that holds the network of the box was ended")
+  elseif not ok then
     self:close() -- what it answers later would be taken for something else
     error(err, 0)
   end
@@ -82,7 +82,8 @@ function M.start(opts)
   if not ours or not null then
     fail("no descriptors left for the network of a box: %s", theirs)
   end
-  local self = setmetatable({ control = ours, uid = opts.uid, bin = opts.bin, turn = async.semaphore(1) }, Holder)
+  local self = setmetatable({ control = ours, watched = async.fd(ours), uid = opts.uid, bin = opts.bin,
+    turn = async.semaphore(1) }, Holder)
   local ok, err = pcall(function()
     self.child = child.spawn {
       argv = { opts.bin .. "/lbox-init", "net" }, env = {}, cwd = "/", uid = opts.uid, gid = opts.uid, setsid = true,
@@ -153,7 +154,9 @@ local function start_slirp(self)
     posix.close(err_write)
     fds[2], fds[6] = nil, nil
     local said = async.timeout(READY_MS, child.collect, ready_read, 1)
-    if said == "" then
+    if not self.control then
+      fail("the process that holds the network of the box was ended")
+    elseif said == "" then
       slirp:wait()
       fail("slirp4netns did not start: %s", complaint(err_read))
     end
@@ -217,17 +220,12 @@ function Holder:part()
   self.turn:with(part, self)
 end
 
-local function close_fd(fd)
-  if fd then
-    posix.close(fd)
-  end
-end
-
 --- Ends it, and slirp4netns. Does not wait.
 function Holder:close()
   if not self.control then
     return
   end
+  self.watched:close()
   posix.close(self.control)
   self.control = nil
   for _, fd in ipairs(self.namespaces or {}) do
@@ -236,9 +234,9 @@ function Holder:close()
   local slirp = self.slirp
   self.slirp = nil
   if slirp then
-    close_fd(self.exit_fd)
+    posix.close(self.exit_fd)
     slirp:kill()
-    close_fd(self.err_fd)
+    posix.close(self.err_fd)
   end
 end
 

@@ -213,7 +213,7 @@ function Network:apply(policy)
     if ok and mode ~= self.told then
       self.told = mode
       self:tell("info", "the policy is " .. mode)
-    elseif not ok and not errors.is(err, "cancelled") then
+    elseif not ok and not self.closed and not errors.is(err, "cancelled") then
       self:tell("error", ("the policy is %s, but it has less: %s"):format(mode, async.describe(err)))
     end
     if not ok then
