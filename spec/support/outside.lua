@@ -120,12 +120,14 @@ function M:set_policy(id, policy)
   return self:ask("PUT", ("/%s/config/network-policy"):format(id), policy)
 end
 
---- All that is told of a box, as lines.
+--- What the server itself tells of a box, as lines.
 function M:logs(id)
   local _, answer = self:ask("GET", ("/%s/logs"):format(id))
   local lines = {}
-  for i, entry in ipairs(answer.logs) do
-    lines[i] = entry.level .. " " .. entry.message
+  for _, entry in ipairs(answer.logs) do
+    if entry.source == "system" then
+      lines[#lines + 1] = entry.level .. " " .. entry.message
+    end
   end
   return table.concat(lines, "\n") .. "\n"
 end
