@@ -106,8 +106,12 @@ void lbox__request_completed(void *server, struct MHD_Connection *mhd, void **re
   free_if_unused(r);
 }
 
+/* libmicrohttpd does not survive a second time, and after the first it still hands over further
+   chunks of a body that it has read already. */
 static void suspend(struct httpd_request *r)
 {
+  if (r->suspended)
+    return;
   r->suspended = true;
   MHD_suspend_connection(r->mhd);
 }
