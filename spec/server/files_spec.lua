@@ -150,7 +150,8 @@ describe("the files of a local box", function()
       local answer = support.sh(([[python3 -c '
 import socket
 body = (b"--b\r\nContent-Disposition: form-data; name=\"paths\"\r\n\r\nchunks\r\n"
-        b"--b\r\nContent-Disposition: form-data; name=\"files\"; filename=\"x\"\r\n\r\n" + b"x" * 5000000 + b"\r\n--b--\r\n")
+        b"--b\r\nContent-Disposition: form-data; name=\"files\"; filename=\"x\"\r\n\r\n")
+body += b"x" * 5000000 + b"\r\n--b--\r\n"
 sent = bytearray(b"POST /v2/box/%s/files/upload HTTP/1.1\r\nHost: localhost\r\nX-Box-Api-Key: %s\r\n"
     b"Transfer-Encoding: chunked\r\nContent-Type: multipart/form-data; boundary=b\r\n\r\n")
 for at in range(0, len(body), %d):
