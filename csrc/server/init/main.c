@@ -17,7 +17,6 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/sched.h>
-#include <netinet/in.h>
 #include <poll.h>
 #include <signal.h>
 #include <stdbool.h>
@@ -37,6 +36,7 @@
 #include "server/init/files.h"
 #include "server/init/freeze.h"
 #include "server/init/keeper.h"
+#include "server/init/ports.h"
 #include "server/init/protocol.h"
 #include "server/init/request.h"
 #include "server/init/terminal.h"
@@ -197,45 +197,6 @@ static int stat_file(const char *path, int follow, struct answer *a)
   return code;
 }
 
-/* Begins a connection to a port of the box. It never waits: who listens may be slow to accept. */
-static int connect_to(uint32_t port, bool six, struct answer *a)
-{
-  struct sockaddr_in v4 = {.sin_family = AF_INET,
-                           .sin_port = htons((uint16_t)port),
-                           .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
-  struct sockaddr_in6 v6 = {.sin6_family = AF_INET6,
-                            .sin6_port = htons((uint16_t)port),
-                            .sin6_addr = IN6ADDR_LOOPBACK_INIT};
-  const struct sockaddr *address = six ? (struct sockaddr *)&v6 : (struct sockaddr *)&v4;
-  int fd = socket(address->sa_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-  if (fd < 0)
-    return errno;
-  if (connect(fd, address, six ? sizeof v6 : sizeof v4) != 0 && errno != EINPROGRESS) {
-    int code = errno;
-    close(fd);
-    return code;
-  }
-  a->fd = fd;
-  return 0;
-}
-
-static int listen_on(uint32_t port, struct answer *a)
-{
-  struct sockaddr_in address = {.sin_family = AF_INET,
-                                .sin_port = htons((uint16_t)port),
-                                .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
-  int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-  if (fd < 0)
-    return errno;
-  if (bind(fd, (struct sockaddr *)&address, sizeof address) != 0 || listen(fd, SOMAXCONN) != 0) {
-    int code = errno;
-    close(fd);
-    return code;
-  }
-  a->fd = fd;
-  return 0;
-}
-
 static int handle(const struct lbox_request *r, struct passed *p, struct answer *a)
 {
   switch (r->op) {
@@ -264,14 +225,14 @@ static int handle(const struct lbox_request *r, struct passed *p, struct answer 
   case LBOX_INIT_REMOVE:
     return lbox_files_remove(r->path);
   case LBOX_INIT_CONNECT:
-    return connect_to(r->number, r->six != 0, a);
+    return lbox_ports_connect(r->number, r->six != 0, &a->fd);
   case LBOX_INIT_FREEZE:
     return lbox_freeze();
   case LBOX_INIT_THAW:
     lbox_thaw();
     return 0;
   case LBOX_INIT_LISTEN:
-    return listen_on(r->number, a);
+    return lbox_ports_listen(r->number, &a->fd);
   case LBOX_INIT_TERMINAL:
     return lbox_terminal_open(r->number, r->columns, &a->fd);
   default:
