@@ -16,7 +16,9 @@ local SECRET = "the server's own"
 ---@param opts { args: string|nil, box: table|nil }|nil  options of the server and of the box that attacks
 function M.start(opts)
   opts = opts or {}
-  local self = setmetatable({ server = support.start { args = opts.args } }, M)
+  local self = setmetatable({ server = support.start { args = opts.args,
+    -- Its memory is measured: a sanitizer, if there is one, is to keep little of what is freed.
+    prefix = "env ASAN_OPTIONS=quarantine_size_mb=1" } }, M)
   self.secret = self.server.dir .. "/secret"
   support.sh(("printf '%s' > %s"):format(SECRET:gsub("'", "'\\''"), self.secret))
   self.box = lbox.Box.create(self.server:client(opts.box))
