@@ -395,7 +395,13 @@ function Boxes:busy()
   return false
 end
 
+--- Ends all sandboxes, at once, and waits for the last.
 function Boxes:close()
+  for _, live in pairs(self.live) do
+    if live.sandbox then
+      live.sandbox:close()
+    end
+  end
   for _, live in pairs(self.live) do
     end_sandbox(live)
   end
