@@ -141,6 +141,7 @@ describe("the files of a local box", function()
       end
     end
     assert.are.equal("before\na\nz\n", listed)
+    assert.not_matches("error:", server:said())
   end)
 
   it("are uploaded in chunks of any size, to a box that is only starting", function()

@@ -62,6 +62,8 @@ local function answer_error(server, request, err)
     status, message = err.status_code or 500, err.message
   elseif errors.is(err, "local") then
     status, message = NO_SPACE[err.errno] and 507 or 500, err.message
+  elseif errors.is(err, "network") and request:gone() then
+    message = err.message -- nobody hears it
   else
     server.log("error: " .. async.describe(err))
   end
