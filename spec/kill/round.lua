@@ -47,6 +47,9 @@ local function start_again(self, lot)
     async.sleep(lot(STARTING_MS))
     self.server:kill()
     self.starts_killed = self.starts_killed + 1
+    for process, what in pairs(self.server:processes()) do
+      self.server.left[process] = what
+    end
   end
   if lot(4) == 1 then
     make_due(self, lot(3))
