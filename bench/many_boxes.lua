@@ -34,8 +34,8 @@ local function memory(dir)
   return server, boxes, processes
 end
 
---- Calls `fn(box, number)` in as many boxes at once, and keeps them all until the last has come as far. Returns how
---- many ms that took, and the memory then.
+--- Calls `fn(box, number)` in as many boxes at once, and keeps them all, and the stream it may return, until the last
+--- has come as far. Returns how many ms that took, and the memory then.
 local function in_boxes(fn)
   local started, ready, looked = lbox.now(), 0, lbox.event()
   local numbers, measured = {}, nil
@@ -44,27 +44,32 @@ local function in_boxes(fn)
   end
   lbox.map(numbers, function(number)
     lbox.with_box({ base_url = "local" }, function(box)
-      local stream = box.exec:stream("echo open; exec sleep 600")
-      assert(stream:next().data == "open\n")
-      fn(box, number)
+      local stream = fn(box, number)
       ready = ready + 1
       if ready == BOXES then
         measured = { lbox.now() - started, memory(os.getenv("LBOX_DATA")) }
         looked:set()
       end
       looked:wait()
-      stream:cancel()
+      if stream then
+        stream:cancel()
+      end
     end)
   end, { concurrency = BOXES })
   return table.unpack(measured)
 end
 
 return function()
+  -- First, for the server keeps what it once took.
+  local _, idle_server, idle_boxes = in_boxes(function(box) assert(box.exec:command("true").exit_code == 0) end)
   local took, server, boxes, processes = in_boxes(function(box, number)
+    local stream = box.exec:stream("echo open; exec sleep 600")
+    assert(stream:next().data == "open\n")
     for i = 1, COMMANDS do
       local word = ("%d of %d"):format(i, number)
       assert(box.exec:command("echo " .. word).result == word .. "\n")
     end
+    return stream
   end)
   assert(server > 0 and server + boxes < MOST_MB, "more memory than there may be")
   print(("\n%d local boxes at once, %d commands and an open stream each"):format(BOXES, COMMANDS))
@@ -72,4 +77,6 @@ return function()
   print(("  %-32s %8.1f"):format("MB of the server", server))
   print(("  %-32s %8.1f"):format(("MB of the boxes (%d processes)"):format(processes), boxes))
   print(("  %-32s %8.2f"):format("MB of a box", boxes / BOXES))
+  print(("  %-32s %8.1f"):format("MB of the server, all idle", idle_server))
+  print(("  %-32s %8.2f"):format("MB of an idle box", idle_boxes / BOXES))
 end
