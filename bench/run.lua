@@ -1,8 +1,8 @@
 -- Runs the benchmarks, or those named (events, streams, box, many, bulk), and prints one table each. Every figure
 -- of the two SDKs comes from the same server, on the same machine, in turn; what is shown is the median of the rounds.
-local async = require "lbox.async"
 local lbox = require "lbox"
 local posix = require "lbox.server.posix"
+local processes = require "bench.processes"
 
 local ROUNDS = 5
 local EVENTS = 200000
@@ -10,6 +10,7 @@ local STREAM_EVENTS = 1000 -- of each of very many streams
 local LATENCY_SAMPLES = 100
 
 local program = posix.exe_path()
+local start, read_until, run, stop = processes.start, processes.read_until, processes.run, processes.stop
 
 local function median(list)
   table.sort(list)
@@ -19,58 +20,6 @@ end
 local function percentile(list, p)
   table.sort(list)
   return list[math.max(1, math.ceil(#list * p))]
-end
-
---- Starts `argv` with its standard output in a pipe.
-local function start(argv)
-  local read_end, write_end = assert(posix.pipe())
-  local env = { "PATH=" .. os.getenv("PATH"), "HOME=" .. (os.getenv("HOME") or "/") }
-  local pid, pidfd = assert(posix.spawn { argv = argv, env = env, fds = { [1] = write_end, [2] = 2 } })
-  posix.close(write_end)
-  posix.set_nonblock(read_end)
-  return { pid = pid, pidfd = pidfd, out = read_end }
-end
-
---- Reads from the process until `enough(text)` or its end.
-local function read_until(process, enough)
-  local watch = async.fd(process.out)
-  local text = ""
-  while not (enough and enough(text)) do
-    local bytes, _, errno = posix.read(process.out, 65536)
-    if bytes == "" then
-      break
-    elseif bytes then
-      text = text .. bytes
-    elseif errno == "EAGAIN" then
-      watch:wait("r")
-    else
-      break
-    end
-  end
-  watch:close()
-  return text
-end
-
---- Runs `argv` to its end; returns what it printed and its use of the machine.
-local function run(argv)
-  local process = start(argv)
-  local text = read_until(process)
-  posix.close(process.out)
-  local watch = async.fd(process.pidfd)
-  watch:wait("r")
-  watch:close()
-  local usage = assert(posix.waitid(process.pidfd))
-  posix.close(process.pidfd)
-  assert(usage.exit_code == 0, table.concat(argv, " ") .. " failed")
-  return text, usage
-end
-
-local function stop(process)
-  posix.kill(process.pid, "KILL")
-  local watch = async.fd(process.pidfd)
-  watch:wait("r")
-  watch:close()
-  posix.waitid(process.pidfd)
 end
 
 --- Starts a replay server; returns it and its address.
@@ -168,11 +117,7 @@ end
 local function bench_local_box()
   local dir = os.getenv("LBOX_DATA")
   assert(dir, "LBOX_DATA names the data directory of the benchmark's own server")
-  local server = start { "/bin/sh", "-c", 'exec "$0" serve --data "$1" --listen 127.0.0.1:0 --print-env 2>/dev/null',
-    program, dir }
-  local env = read_until(server, function(text) return text:find("API_KEY=%S+\n") end)
-  local url, key = env:match("BASE_URL=(%S+)"), env:match("API_KEY=(%S+)")
-  local by = { base_url = url, api_key = key }
+  local server, by = processes.serve(dir)
   local ours, theirs, made = {}, {}, {}
   ours[1] = timed(LATENCY_SAMPLES, function()
     local box = lbox.Box.create(by)
@@ -185,7 +130,8 @@ local function bench_local_box()
   local box = lbox.Box.create(by)
   ours[2] = timed(LATENCY_SAMPLES, function() assert(box.exec:command("true").exit_code == 0) end)
   box:delete()
-  local text = run { "/usr/bin/env", "node", "bench/clients/box.mjs", url, key, tostring(LATENCY_SAMPLES) }
+  local text = run { "/usr/bin/env", "node", "bench/clients/box.mjs", by.base_url, by.api_key,
+    tostring(LATENCY_SAMPLES) }
   for line in text:gmatch("[^\n]+") do
     theirs[#theirs + 1] = numbers(line)
   end
@@ -205,8 +151,9 @@ local function bench_local_box()
   row("bubblewrap alone, a program's start to end", bare)
 end
 
+local ROWS = { "events", "streams", "box", "transfers", "many", "bulk" }
 local rows = { events = bench_events, streams = bench_streams, box = bench_local_box,
-  many = require "bench.many_boxes", bulk = require "bench.bulk" }
-for _, name in ipairs(#arg > 0 and arg or { "events", "streams", "box", "many", "bulk" }) do
-  assert(rows[name], "bench: events, streams, box, many or bulk, not " .. name)()
+  transfers = require "bench.transfers", many = require "bench.many_boxes", bulk = require "bench.bulk" }
+for _, name in ipairs(#arg > 0 and arg or ROWS) do
+  assert(rows[name], ("bench: %s, not %s"):format(table.concat(ROWS, ", "), name))()
 end
