@@ -95,6 +95,31 @@ describe("a box that is being removed when the server is killed", function()
   end)
 end)
 
+describe("a snapshot whose files are there and whose end was not noted when the server was killed", function()
+  it("is an error after the next start, and its files are removed", function()
+    local server = support.start()
+    local box = lbox.Box.create(server:client())
+    box.exec:command("seq 20000 | split -a 4 -l 1")
+    local snapshot = box:snapshot { name = "unnoted" }
+    server:kill("KILL")
+    local db = sqlite.open(server.dir .. "/data/lbox.db")
+    db:run("UPDATE snapshots SET status = 'creating' WHERE id = ?", snapshot.id)
+    db:close()
+    local again = support.start { dir = server.dir }
+    assert.are.equal("error", lbox.Box.get(box.id, again:client()):list_snapshots()[1].status)
+    for _ = 1, 500 do
+      if support.sh("ls -A " .. server.dir .. "/data/snapshots") == "" then
+        break
+      end
+      lbox.sleep(10)
+    end
+    assert.are.equal("", (support.sh("ls -A " .. server.dir .. "/data/snapshots")))
+    assert.is_nil(again:said():find("cannot remove", 1, true))
+    again:stop()
+    os.remove(server.log)
+  end)
+end)
+
 describe("a server whose data directory is locked", function()
   it("starts once the lock is free, as that of a killed server is in a moment", function()
     local dir = support.directory()

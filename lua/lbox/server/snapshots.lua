@@ -186,8 +186,7 @@ function Snapshots:sweep()
     then
       snapshot.status, snapshot.size_bytes = "error", 0
       record(self, snapshot)
-      self.trees:discard(id)
-      self.trees:remove(id)
+      self.trees:discard(id) -- and below it is rubbish like any other: two removals would be in each other's way
     elseif snapshot.status == "ready" and not there then
       self.store:write("DELETE FROM snapshots WHERE id = ?", id)
     end
