@@ -233,7 +233,7 @@ end
 
 function ops.commit(self, box, name)
   local word = "commit" .. fresh(self)
-  box.exec:command("mkdir -p git; cd git; rm -f .git/index.lock .git/HEAD.lock .git/refs/heads/*.lock; "
+  box.exec:command("mkdir -p git; cd git; rm -f .git/*.lock .git/refs/heads/*.lock; "
     .. "git init -q; echo " .. word .. " > file")
   box:cd("git")
   self.book:change({ ["file " .. name .. "/git"] = word }, function() box.git:commit { message = word } end)
