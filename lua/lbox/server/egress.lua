@@ -7,7 +7,7 @@ local box_port = require "lbox.server.box_port"
 local client_hello = require "lbox.server.client_hello"
 local errors = require "lbox.errors"
 local http_body = require "lbox.server.http_body"
-local http_head = require "lbox.server.http_head"
+local http_client = require "lbox.server.http_client"
 local names = require "lbox.server.names"
 local network_policy = require "lbox.server.network_policy"
 local posix = require "lbox.server.posix"
@@ -22,16 +22,12 @@ M.ENV = { HTTP_PROXY = "http://127.0.0.1:3128", HTTPS_PROXY = "http://127.0.0.1:
   no_proxy = "localhost,127.0.0.1", NODE_USE_ENV_PROXY = "1" }
 
 local MAX_CONNECTIONS = 128
-local MAX_HEAD = 32 * 1024
-local HEAD_MS, HELLO_MS, CONNECT_MS = 10000, 10000, 10000
+local HELLO_MS, CONNECT_MS = 10000, 10000
 -- A connection on which nothing came for so long is ended.
 local IDLE_MS = 15 * 60 * 1000
 -- Addresses of one name that are tried.
 local MAX_TRIED = 4
-local LINGER_MS, MAX_LINGER = 1000, 64 * 1024
 local HTTPS = 443
-local REASONS = { [400] = "Bad Request", [403] = "Forbidden", [431] = "Request Header Fields Too Large",
-  [502] = "Bad Gateway", [504] = "Gateway Timeout" }
 -- What is between the client and this proxy.
 local HOP_BY_HOP = { "connection", "keep-alive", "proxy-authorization", "proxy-connection", "te", "upgrade", "host" }
 
@@ -116,22 +112,6 @@ local function connect(self, to)
   return nil, wrong == "ETIMEDOUT" and 504 or 502, ("%s cannot be reached: %s"):format(shown(to), wrong)
 end
 
--- ----------------------------------------------------------------------------------------- answers
-
-local function refuse(client, status, text)
-  text = ("lbox: %s\n"):format(text)
-  client:write(("HTTP/1.1 %d %s\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Length: %d\r\n"
-    .. "Connection: close\r\n\r\n%s"):format(status, REASONS[status], #text, text))
-  client:shut()
-  pcall(async.timeout, LINGER_MS, function()
-    local left = MAX_LINGER
-    repeat
-      local bytes = left > 0 and client:take()
-      left = left - #(bytes or "")
-    until not bytes
-  end)
-end
-
 --- Runs `fn(seen)` until it has ended, or nothing was seen for long.
 local function unless_idle(fn)
   local seen_at = async.now()
@@ -197,25 +177,32 @@ local function tunnel(self, client, outer, to, by_name)
   end)
 end
 
-local function serve_connect(self, client, head, task)
-  local to = destination(head.target)
-  if not to then
-    return refuse(client, 400, "CONNECT needs a host and a port")
-  end
+--- Connects to a destination that the policy allows, and calls `fn(outer)` with the connection; or refuses.
+local function with_outer(self, client, to, task, fn)
   local outer, address, text = connect(self, to)
   if not outer then
-    return refuse(client, address, text)
+    return http_client.refuse(client, address, text)
   end
   self.tunnels[task] = { host = to.host, address = address }
   local ok, err = pcall(function()
     log(self, "info", "connected to", to, posix.address_text(address))
-    client:write("HTTP/1.1 200 Connection established\r\n\r\n")
-    tunnel(self, client, outer, to, network_policy.names(self.policy, to.host))
+    fn(outer)
   end)
   outer:close()
   if not ok then
     error(err, 0)
   end
+end
+
+local function serve_connect(self, client, head, task)
+  local to = destination(head.target)
+  if not to then
+    return http_client.refuse(client, 400, "CONNECT needs a host and a port")
+  end
+  with_outer(self, client, to, task, function(outer)
+    client:write("HTTP/1.1 200 Connection established\r\n\r\n")
+    tunnel(self, client, outer, to, network_policy.names(self.policy, to.host))
+  end)
 end
 
 -- ---------------------------------------------------------------------------------------- requests
@@ -238,15 +225,9 @@ local function serve_request(self, client, head, task)
   local to = authority and (path == "" or path:find("^[/?]")) and destination(authority, 80)
   local length, why = head:body()
   if not to or not length then
-    return refuse(client, 400, why or "write http://host/path, or CONNECT host:port")
+    return http_client.refuse(client, 400, why or "write http://host/path, or CONNECT host:port")
   end
-  local outer, address, text = connect(self, to)
-  if not outer then
-    return refuse(client, address, text)
-  end
-  self.tunnels[task] = { host = to.host, address = address }
-  local ok, err = pcall(function()
-    log(self, "info", "connected to", to, posix.address_text(address))
+  with_outer(self, client, to, task, function(outer)
     rewrite(head, to, path:sub(1, 1) == "/" and path or "/" .. path)
     unless_idle(function(seen)
       async.race(function()
@@ -258,24 +239,12 @@ local function serve_request(self, client, head, task)
       end)
     end)
   end)
-  outer:close()
-  if not ok then
-    error(err, 0)
-  end
 end
 
 local function serve(self, client, task)
-  local ok, text = pcall(async.timeout, HEAD_MS, client.take_until, client, "\r\n\r\n", MAX_HEAD)
-  if not ok and not errors.is(text, "timeout") then
-    error(text, 0)
-  elseif not ok or (not text and #client.buffer <= MAX_HEAD) then
-    return
-  elseif not text then
-    return refuse(client, 431, ("the head of a request may have %d bytes"):format(MAX_HEAD))
-  end
-  local head, why = http_head.parse(text, true)
+  local head, status, text = http_client.read_head(client, true)
   if not head then
-    return refuse(client, 400, why)
+    return status and http_client.refuse(client, status, text)
   elseif head.method == "CONNECT" then
     return serve_connect(self, client, head, task)
   end

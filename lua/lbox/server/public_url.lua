@@ -5,7 +5,7 @@ local async = require "lbox.async"
 local core = require "lbox.core"
 local errors = require "lbox.errors"
 local http_body = require "lbox.server.http_body"
-local http_head = require "lbox.server.http_head"
+local http_client = require "lbox.server.http_client"
 local posix = require "lbox.server.posix"
 local secret = require "lbox.server.secret"
 local sockets = require "lbox.server.socket"
@@ -13,17 +13,9 @@ local sockets = require "lbox.server.socket"
 local M = {}
 
 local USER = "user"
-local MAX_HEAD = 32 * 1024
--- How long a client may take for the head of a request.
-local HEAD_MS = 10000
--- A client that was refused may still be sending; so much and so long is read, that it sees the answer.
-local MAX_LINGER, LINGER_MS = 256 * 1024, 1000
 local MAX_CONNECTIONS = 256
 -- Without descriptors left, nobody is accepted for so long.
 local SHORTAGE_MS = 100
-
-local REASONS = { [400] = "Bad Request", [401] = "Unauthorized", [403] = "Forbidden",
-  [431] = "Request Header Fields Too Large", [502] = "Bad Gateway" }
 
 ---@class lbox.server.PublicUrl
 ---@field port integer       of this machine
@@ -66,38 +58,24 @@ local function objection(self, head)
 end
 
 local function refuse(self, client, status, text)
-  local challenge = status == 401
-    and ("WWW-Authenticate: %s realm=\"lbox\"\r\n"):format(self.password and "Basic" or "Bearer") or ""
-  text = ("lbox: %s\n"):format(text)
-  client:write(("HTTP/1.1 %d %s\r\n%sContent-Type: text/plain; charset=utf-8\r\nContent-Length: %d\r\n"
-    .. "Connection: close\r\n\r\n%s"):format(status, REASONS[status], challenge, #text, text))
-  client:shut()
-  pcall(async.timeout, LINGER_MS, function()
-    local left = MAX_LINGER
-    repeat
-      local bytes = left > 0 and client:take()
-      left = left - #(bytes or "")
-    until not bytes
-  end)
+  http_client.refuse(client, status, text, status == 401
+    and ("WWW-Authenticate: %s realm=\"lbox\""):format(self.password and "Basic" or "Bearer") or nil)
 end
 
 -- ------------------------------------------------------------------------------------- requests
 
---- The next head of a client: nil when there is no more, or status and text of what is wrong.
+--- The next head of a client whose body can be passed on: nil when there is no more, or status and text of what is
+--- wrong.
 local function read_head(client)
-  local ok, text = pcall(async.timeout, HEAD_MS, client.take_until, client, "\r\n\r\n", MAX_HEAD)
-  if not ok and not errors.is(text, "timeout") then
-    error(text, 0)
-  elseif not ok or (not text and #client.buffer <= MAX_HEAD) then
-    return nil
-  elseif not text then
-    return nil, 431, ("the head of a request may have %d bytes"):format(MAX_HEAD)
+  local head, status, text = http_client.read_head(client)
+  local length, why
+  if head then
+    length, why = head:body()
   end
-  local head, why = http_head.parse(text)
-  if head and head:body() then
+  if length then
     return head
   end
-  return nil, 400, why or select(2, head:body())
+  return nil, head and 400 or status, why or text
 end
 
 --- Passes a request on.
