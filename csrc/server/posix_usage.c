@@ -20,7 +20,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-enum { MAX_ROUNDS = 20 };
+enum { MAX_ROUNDS = 20, FILE_BYTES = 4096 };
 
 /* box_proc(pid of lbox-init on the host) -> fd of its /proc; nil, why, errno name */
 int lbox__l_box_proc(lua_State *L)
@@ -112,13 +112,17 @@ int lbox__l_kill_all(lua_State *L)
   return 1;
 }
 
-/* disk(path) -> bytes that are free for us in its file system, bytes of it */
+/* disk(path) -> bytes that are free for us in its file system, bytes of it, bytes that are taken. A
+   file counts as FILE_BYTES besides its content, where there can be only so many files. */
 int lbox__l_disk(lua_State *L)
 {
   struct statvfs fs;
   if (statvfs(luaL_checkstring(L, 1), &fs) != 0)
     return lbox__fail(L);
-  lua_pushinteger(L, (lua_Integer)(fs.f_bavail * fs.f_frsize));
+  uint64_t free = (uint64_t)fs.f_bavail * fs.f_frsize, files = (uint64_t)fs.f_favail * FILE_BYTES;
+  lua_pushinteger(L, (lua_Integer)(fs.f_files > 0 && files < free ? files : free));
   lua_pushinteger(L, (lua_Integer)(fs.f_blocks * fs.f_frsize));
-  return 2;
+  lua_pushinteger(L, (lua_Integer)((fs.f_blocks - fs.f_bfree) * fs.f_frsize +
+                                   (fs.f_files - fs.f_ffree) * FILE_BYTES));
+  return 3;
 }

@@ -117,7 +117,8 @@ int lbox_tree_empty(const char *path)
   return w.code;
 }
 
-enum { MAX_SIZED = 1024, BLOCK = 512 };
+/* A file takes an inode, of which a file system has only so many, also without content. */
+enum { MAX_SIZED = 1024, BLOCK = 512, LEAST = 4096 };
 
 /* Adds what is in the directory `fd`, which it closes. */
 static void add_size(int fd, int depth, uint64_t *bytes)
@@ -135,7 +136,8 @@ static void add_size(int fd, int depth, uint64_t *bytes)
         fstatat(fd, name, &st, AT_SYMLINK_NOFOLLOW) != 0)
       continue;
     uint64_t names = S_ISDIR(st.st_mode) || st.st_nlink < 2 ? 1 : (uint64_t)st.st_nlink;
-    *bytes += (uint64_t)st.st_blocks * BLOCK / names;
+    uint64_t size = (uint64_t)st.st_blocks * BLOCK;
+    *bytes += (size < LEAST ? LEAST : size) / names;
     int sub = S_ISDIR(st.st_mode) && depth < MAX_SIZED
                   ? openat(fd, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC)
                   : -1;

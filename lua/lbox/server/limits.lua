@@ -303,28 +303,28 @@ local function count_disk(self, id, live)
   live.counted_at, live.count_at = now, now + math.max(COUNT_MS, COUNT_PART * (now - began))
 end
 
-local function look_at_disk(self, id, live, free)
+local function look_at_disk(self, id, live, taken)
   local now = async.now()
   if live.counting or now < (live.count_at or 0) then
     return
   end
-  local changed = math.abs((live.free or free) - free)
+  local changed = math.abs((live.taken or taken) - taken)
   if not live.counted_at or now - live.counted_at >= OLD_MS
     or changed >= math.min(CHANGED, live.sandbox.limit.disk // 8) then
-    live.free = free
+    live.taken = taken
     self.server.scope:spawn(function() count_disk(self, id, live) end)
   end
 end
 
 local function look(self)
-  local free = posix.disk(self.server.data.dir) or 0
+  local _, _, taken = posix.disk(self.server.data.dir)
   for id, live in pairs(self.server.boxes.live) do
     local box = live.sandbox
     if box and box.proc and not live.deleting then
       if async.now() >= (box.look_at or 0) then
         look_at_processes(self, id, box)
       end
-      look_at_disk(self, id, live, free)
+      look_at_disk(self, id, live, taken or 0)
     end
   end
 end

@@ -175,6 +175,17 @@ time.sleep(60)]], 2000)
     assert.are.equal(507, err.status_code)
   end)
 
+  it("disk: files without content, of which a file system has only so many", function()
+    local code = attack:during(function()
+      return (attack:run("python3 -c \"\nimport os, time\nfor d in range(400):\n os.mkdir('d%d' % d)\n"
+        .. " for f in range(1000): os.close(os.open('d%d/%d' % (d, f), os.O_CREAT))\n time.sleep(0.02)\n\""))
+    end)
+    assert.are.equal(137, code)
+    logged("disk limit of 32 MB")
+    local made = tonumber((select(2, attack:run("find . -type f | wc -l"))))
+    assert.is_true(made < 100000, made)
+  end)
+
   it("disk: through the file endpoints", function()
     local refused
     attack:during(function()
