@@ -60,6 +60,19 @@ static const int forbidden[] = {SCMP_SYS(acct),
 
 static const int families[] = {AF_UNIX, AF_INET, AF_INET6, AF_NETLINK};
 
+/* Memory that belongs to no process, and that no limit of a box sees: the kernel bounds how many of
+   these there are in a box, so what is left is how large one may be. */
+static int bound_sysv(scmp_filter_ctx ctx)
+{
+  enum { SEGMENT_BYTES = 64 * 1024, SEMAPHORES = 64 };
+  int rc = seccomp_rule_add(ctx, SCMP_ACT_ERRNO(EINVAL), SCMP_SYS(shmget), 1,
+                            SCMP_A1(SCMP_CMP_GT, SEGMENT_BYTES));
+  if (rc == 0) /* an int: the upper half may be anything */
+    rc = seccomp_rule_add(ctx, SCMP_ACT_ERRNO(EINVAL), SCMP_SYS(semget), 1,
+                          SCMP_A1_32(SCMP_CMP_GT, SEMAPHORES));
+  return rc;
+}
+
 /* Pid 1 has the same user as the box's programs, who could take descriptors, CPU and disk from it.
    Of an argument the kernel takes the lower half for a pid, and so does a masked comparison. */
 static int guard_others(scmp_filter_ctx ctx)
@@ -94,6 +107,8 @@ static int guard_others(scmp_filter_ctx ctx)
 static int add_rules(scmp_filter_ctx ctx)
 {
   int rc = guard_others(ctx);
+  if (rc == 0)
+    rc = bound_sysv(ctx);
   for (size_t i = 0; i < sizeof forbidden / sizeof *forbidden && rc == 0; i++)
     rc = seccomp_rule_add(ctx, SCMP_ACT_ERRNO(EPERM), forbidden[i], 0);
   /* io_uring does work that no filter sees. */

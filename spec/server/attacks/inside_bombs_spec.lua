@@ -201,6 +201,21 @@ time.sleep(60)]], 2000)
     assert.is_true(used < 48 * 1024, used)
   end)
 
+  it("memory that belongs to no process: System V segments, sets of semaphores", function()
+    local _, text = attack:run([[python3 -c "
+import ctypes
+libc = ctypes.CDLL(None, use_errno=True)
+def made(fn, size, most):
+    n = 0
+    while n < most and fn(0, size, 0o600) >= 0: n += 1
+    return n
+print(made(lambda k, size, how: libc.shmget(k, ctypes.c_size_t(size), how), 1 << 20, 100))
+print(made(libc.semget, 32000, 100))
+print(made(lambda k, size, how: libc.shmget(k, ctypes.c_size_t(size), how), 65536, 100), made(libc.semget, 17, 100))
+"; ipcrm -a]])
+    assert.are.equal("0\n0\n100 100\n", text)
+  end)
+
   it("descriptors: all that its processes can have", function()
     local run = bomb([[
 import os, resource, time
