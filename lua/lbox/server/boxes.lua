@@ -138,8 +138,10 @@ function Boxes:create(config, fill)
     id = ids.box()
   until not self.store:box(id) and not self.trees:has(id)
   local uid = posix.getuid() == 0 and free_uid(self) or nil
+  local now = os.time()
+  config.expires_at, config.ttl = config.ttl and now + config.ttl, nil
   local row = { id = id, name = config.name, status = fill and "creating" or "idle", uid = uid, config = config,
-    created_at = os.time(), updated_at = os.time() }
+    created_at = now, updated_at = now }
   local ok, root = pcall(function()
     local root = self.trees:begin(id, uid)
     if not fill then

@@ -117,15 +117,15 @@ function M.custom_runner(runner)
   end
 end
 
---- When an ephemeral box of this time to live ends.
+--- How long an ephemeral box lives, in seconds.
 ---@param ttl number|nil
----@return integer  Unix seconds
-function M.expires_at(ttl)
+---@return integer
+function M.ttl(ttl)
   ttl = ttl or MAX_TTL
   if ttl < 1 or ttl > MAX_TTL or ttl % 1 ~= 0 then
-    refuse(400, ("ttl %g: a whole number of seconds from 1 to %d"):format(ttl, MAX_TTL))
+    refuse(400, ("ttl %.14g: a whole number of seconds from 1 to %d"):format(ttl, MAX_TTL))
   end
-  return os.time() + math.tointeger(ttl)
+  return math.tointeger(ttl)
 end
 
 --- Who commits in a box; that takes a git.

@@ -111,7 +111,7 @@ local function check_create(server, body)
   config.env_vars = environment(server.variables:all(), body.env_vars or {})
   config.ephemeral, config.ttl = body.ephemeral or nil, nil
   if body.ephemeral then
-    config.expires_at = settings.expires_at(body.ttl)
+    config.ttl = settings.ttl(body.ttl)
   elseif body.ttl then
     refuse(400, "ttl goes with ephemeral: true")
   end
