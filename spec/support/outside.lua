@@ -62,9 +62,15 @@ function M.start(opts)
   self.outside_pid = background(self, "internet", "python3 spec/support/outside.py " .. self.dir,
     self.dir .. "/out.log")
   wait_for(self.dir .. "/out.log", "ready")
-  -- What this machine itself has that a box might want.
-  self.inside_pid = background(self, "machine", "python3 -m http.server --bind 0.0.0.0 --directory "
-    .. self.dir .. " 8080", "/dev/null")
+  -- What this machine itself has that a box might want. (`http.server` as a program asks for the name of its own
+  -- address before it listens.)
+  self.inside_pid = background(self, "machine", ([[python3 -uc 'if 1:
+    import http.server, os, socketserver
+    os.chdir("%s")
+    server = socketserver.ThreadingTCPServer(("0.0.0.0", 8080), http.server.SimpleHTTPRequestHandler)
+    print("ready")
+    server.serve_forever()']]):format(self.dir), self.dir .. "/in.log")
+  wait_for(self.dir .. "/in.log", "ready")
   self:serve(opts)
   return self
 end
