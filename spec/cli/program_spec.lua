@@ -79,6 +79,16 @@ describe("the lbox program", function()
     assert.matches("no command 'nope'", text)
   end)
 
+  it("takes no option of a server that it would not heed", function()
+    for args, what in pairs { ["--agents /nope"] = "%-%-agents /nope: no directory", ["--skills ''"] = "%-%-skills ",
+      ["--detach --max-boxes 3"] = "%-%-max%-boxes does not go with %-%-detach",
+      ["--detach --host-port 8080"] = "%-%-host%-port does not go with %-%-detach" } do
+      local text, status = support.sh(("%s serve --data /nonexistent %s"):format(program, args))
+      assert.are_not.equal(0, status)
+      assert.matches(what, text)
+    end
+  end)
+
   it("serves on addresses only, and takes an empty data directory for none", function()
     local dir = support.directory()
     for _, where in ipairs { "127.0.0.1:99999", "example.invalid:80", "80" } do

@@ -19,7 +19,8 @@ describe("a limit", function()
     for _, wrong in ipairs { "", "M", "-1", "1X", "1e9", "0x10", "99999999T", "1 G" } do
       assert.is_nil(limits.bytes(wrong), wrong)
     end
-    for _, wrong in ipairs { "memory", "memory=", "cpu=1", "disk=x", "disk=0", "=1" } do
+    for _, wrong in ipairs { "memory", "memory=", "cpu=1", "disk=x", "disk=0", "=1", "memory=4",
+      "processes=2" } do
       local limit, why = limits.parse(wrong)
       assert.is_nil(limit)
       assert.matches("^%-%-limit", why)
@@ -27,8 +28,8 @@ describe("a limit", function()
   end)
 
   it("that is none is refused at the start", function()
-    for option, what in pairs { ["--limit cpu=3"] = "memory=SIZE", ["--max-boxes -1"] = "max%-boxes",
-      ["--max-disk much"] = "no size", ["--disk-floor 1Y"] = "no size" } do
+    for option, what in pairs { ["--limit cpu=3"] = "memory=SIZE", ["--max-boxes 0"] = "from 1 on",
+      ["--max-disk much"] = "no size", ["--disk-floor 1Y"] = "no size", ["--limit memory=4"] = "at least 16 MB" } do
       local text, status = support.sh(support.program .. " serve " .. option)
       assert.are_not.equal(0, status)
       assert.matches(what, text)

@@ -35,10 +35,26 @@ end
 
 local function boxes(text)
   local value = text:match("^%d+$") and #text < 10 and math.tointeger(tonumber(text))
-  if not value then
-    return nil, ("--max-boxes %s: a whole number"):format(text)
+  if not value or value < 1 then
+    return nil, ("--max-boxes %s: a whole number from 1 on"):format(text)
   end
   return value
+end
+
+local function absolute(dir)
+  if dir and dir ~= "" then
+    return dir:sub(1, 1) == "/" and dir or (os.getenv("PWD") or ".") .. "/" .. dir
+  end
+end
+
+local function directory(option)
+  return function(text)
+    local dir = absolute(text)
+    if not dir or not posix.listdir(dir) then
+      return nil, ("%s %s: no directory that can be read"):format(option, text)
+    end
+    return dir
+  end
 end
 
 local function parser()
@@ -48,9 +64,10 @@ local function parser()
   p:option("--listen", "TCP address to serve, besides the Unix socket"):argname("HOST:PORT")
   p:option("--idle-pause", "pause a box after so long without work in it; 0: never (default: 1800)")
     :convert(seconds):argname("SECONDS")
-  p:option("--agents", "where CLIs of agents are looked for first (default: $LBOX_AGENTS)"):argname("DIR")
+  p:option("--agents", "where CLIs of agents are looked for first (default: $LBOX_AGENTS)")
+    :convert(directory "--agents"):argname("DIR")
   p:option("--skills", "where skills are, in repositories OWNER/REPO (default: skills in the data directory)")
-    :argname("DIR")
+    :convert(directory "--skills"):argname("DIR")
   p:option("--host-port", "a port of this machine that boxes reach at 127.0.0.1 (a local model, say)")
     :convert(host_ports.port):argname("PORT"):count("*")
   p:option("--max-boxes", "how many boxes there may be (default: 1000)"):convert(boxes):argname("N")
@@ -66,12 +83,6 @@ local function parser()
   p:option("--ready-fd", "tell on this file descriptor when connections are accepted")
     :convert(tonumber):argname("FD"):hidden(true)
   return p
-end
-
-local function absolute(dir)
-  if dir and dir ~= "" then
-    return dir:sub(1, 1) == "/" and dir or (os.getenv("PWD") or ".") .. "/" .. dir
-  end
 end
 
 local function say(text)
@@ -111,8 +122,8 @@ local function serve(args)
     on_demand = args.on_demand,
     idle_pause = args.idle_pause or IDLE_S,
     host_ports = args.host_port,
-    agents_dir = absolute(args.agents or os.getenv("LBOX_AGENTS")),
-    skills_dir = absolute(args.skills),
+    agents_dir = args.agents or absolute(os.getenv("LBOX_AGENTS")),
+    skills_dir = args.skills,
     limits = args.limit,
     max_boxes = args.max_boxes,
     max_disk = args.max_disk,
@@ -206,6 +217,18 @@ local function detach(args)
   return FAILED
 end
 
+--- The first option given that a server in the background would not get.
+local function unknown_to_detach(args)
+  local given = {}
+  for name, value in pairs(args) do
+    if name ~= "detach" and name ~= "data" and (type(value) ~= "table" or #value > 0) then
+      given[#given + 1] = name:gsub("_", "-")
+    end
+  end
+  table.sort(given)
+  return given[1]
+end
+
 ---@param argv string[]
 ---@return integer status
 function M.main(argv)
@@ -215,6 +238,12 @@ function M.main(argv)
     return FAILED
   end
   if args.detach then
+    local option = unknown_to_detach(args)
+    if option then
+      say(("lbox serve: --%s does not go with --detach, whose server is the one that scripts start on demand"):format(
+        option))
+      return FAILED
+    end
     return detach(args)
   end
   return serve(args)

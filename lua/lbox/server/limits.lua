@@ -42,6 +42,9 @@ local STEP = MIB
 -- How often the server's log has what was done to a box.
 local TELL_MS = 1000
 
+-- A box with less than this could do nothing.
+local LEAST = { memory = 16 * MIB, disk = MIB, processes = 8 }
+
 local UNITS = { [""] = 1, K = 1024, M = MIB, G = GIB, T = 1024 * GIB }
 
 --- A size as people write it ("64M", "1.5G", bytes): nil and what is wrong when it is none.
@@ -77,8 +80,9 @@ function M.parse(text)
     return nil, ("--limit %s: write memory=SIZE, disk=SIZE or processes=N"):format(text)
   end
   local number, why = M.bytes(value)
-  if not number or number < 1 then
-    return nil, ("--limit %s: %s"):format(text, why or "it must be at least 1")
+  local least = LEAST[name]
+  if not number or number < least then
+    return nil, ("--limit %s: %s"):format(text, why or "at least " .. (name == "processes" and least or M.shown(least)))
   end
   return { name = name, value = number }
 end
