@@ -136,7 +136,7 @@ end
 ---@param ms number
 ---@param sent boolean
 function M.timeout(call, ms, sent)
-  local message = ("no answer to %s within %g ms"):format(call.what, ms)
+  local message = ("no answer to %s within %.14g ms"):format(call.what, ms)
   if sent and call.lost then
     message = message .. "; " .. call.lost
   end

@@ -194,7 +194,7 @@ function methods:wait(opts)
     settle.look_up(self._link, self._run_id, deadline))
   local facts = { run_id = self._run_id, box_id = self._link.id, retryable = true }
   if why == "deadline" then
-    errors.raise("timeout", ("the run did not end within %g ms"):format(timeout), facts)
+    errors.raise("timeout", ("the run did not end within %.14g ms"):format(timeout), facts)
   elseif why then
     errors.raise("stream", "the run goes on, but the server says nothing new of it", facts)
   elseif not data then

@@ -90,7 +90,7 @@ local function wait_news(self, limit)
   if not ok then
     error(in_time, 0)
   elseif not in_time and at == silence and self._req then
-    fail(self, "timeout", ("the session was silent for %g ms"):format(self._idle))
+    fail(self, "timeout", ("the session was silent for %.14g ms"):format(self._idle))
   end
   return in_time or at == silence
 end
@@ -207,7 +207,7 @@ function methods:wait(timeout)
       in_time = read_on(self, limit)
     end
     if not in_time and self._req then
-      errors.raise("timeout", ("the command did not end within %g ms"):format(timeout),
+      errors.raise("timeout", ("the command did not end within %.14g ms"):format(timeout),
         { box_id = self._link.id, retryable = true })
     end
   end
@@ -378,7 +378,7 @@ local function start(self, deadline)
     local frame = next_frame(self)
     async.checkpoint()
     if self._req and deadline.at and async.now() >= deadline.at then
-      fail(self, "timeout", ("the session did not start within %g ms"):format(deadline.ms))
+      fail(self, "timeout", ("the session did not start within %.14g ms"):format(deadline.ms))
     elseif frame and frame.type == "started" then
       if type(frame.pid) ~= "number" or frame.pid % 1 ~= 0 or frame.pid < 1 then
         fail(self, "stream", "the session was started without a usable pid")

@@ -274,9 +274,9 @@ local function expire(self, idle)
   end
   local message
   if idle then
-    message = ("the stream was silent for %g ms"):format(self._idle)
+    message = ("the stream was silent for %.14g ms"):format(self._idle)
   else
-    message = ("the run did not end within %g ms"):format(self._deadline.ms)
+    message = ("the run did not end within %.14g ms"):format(self._deadline.ms)
   end
   if not self._run_id then
     message = message .. "; it may go on in the box"

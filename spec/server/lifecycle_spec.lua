@@ -175,6 +175,7 @@ local function lives(name, start)
       for body, message in pairs {
         ['{"ephemeral":true,"ttl":0}'] = "ttl 0: a whole number of seconds from 1 to 259200",
         ['{"ephemeral":true,"ttl":259201}'] = "ttl 259201: a whole",
+        ['{"ephemeral":true,"ttl":99999999}'] = "ttl 99999999: a whole",
         ['{"ephemeral":true,"ttl":1.5}'] = "ttl 1.5: a whole",
         ['{"ttl":5}'] = "ttl goes with ephemeral",
       } do

@@ -279,7 +279,7 @@ local function limited(scope, ms, message, fn, ...)
   local loop = rt.loop
   local timer = {
     at = now() + ms, fire = expire, slot = false, number = 0, scope = scope,
-    reason = errors.new("cancelled", ("cancelled by a time limit of %g ms"):format(ms)),
+    reason = errors.new("cancelled", ("cancelled by a time limit of %.14g ms"):format(ms)),
   }
   loop:add_timer(timer)
   return limited_end(loop, timer, message, tasks.run_scope(scope, fn, ...))
@@ -293,7 +293,7 @@ end
 function M.timeout(ms, fn, ...)
   options.ms(ms, "the time limit")
   check_callable(fn, "what to run with a time limit")
-  return limited(tasks.new_scope(), ms, ("no end within %g ms"):format(ms), fn, ...)
+  return limited(tasks.new_scope(), ms, ("no end within %.14g ms"):format(ms), fn, ...)
 end
 
 --- Runs clean-up that a cancel from outside does not interrupt, for at most `ms` (5000); then it is
@@ -304,7 +304,7 @@ end
 function M.shield(fn, ms)
   check_callable(fn, "what to shield")
   ms = options.ms(ms == nil and M.CLEAN_UP_MS or ms, "the time of a shield")
-  local message = ("clean-up did not end within %g ms"):format(ms)
+  local message = ("clean-up did not end within %.14g ms"):format(ms)
   return limited(tasks.new_scope(nil, true), ms, message, fn)
 end
 

@@ -77,7 +77,7 @@ function AgentRun:failure(result, last_line)
   elseif self.run.abandoned and result.exit_code ~= 0 then
     return self.run.abandoned
   elseif self.run.timed_out then
-    return ("the run timed out after %g ms"):format(self.run.timed_out)
+    return ("the run timed out after %.14g ms"):format(self.run.timed_out)
   elseif result.stopped then
     return "the box was stopped"
   elseif result.not_started then

@@ -115,7 +115,7 @@ function M.ended_early(run, command)
   if run.process.result.not_started then
     return run.process:refusal() .. "\n"
   elseif run.timed_out then
-    return ("timed out after %g ms\n"):format(command.timeout)
+    return ("timed out after %.14g ms\n"):format(command.timeout)
   end
   return ""
 end

@@ -70,7 +70,7 @@ local function clone(self, body)
   end
   if body.depth then
     if body.depth < 1 or body.depth % 1 ~= 0 then
-      refuse(400, ("depth must be a whole number from 1 on, got %g"):format(body.depth))
+      refuse(400, ("depth must be a whole number from 1 on, got %.14g"):format(body.depth))
     end
     argv[#argv + 1] = ("--depth=%.0f"):format(body.depth)
   end

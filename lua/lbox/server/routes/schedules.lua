@@ -49,7 +49,7 @@ local function changed(server, row, old, body)
   if why then
     refuse(400, why)
   elseif settings.timeout and settings.timeout < 0 then
-    refuse(400, ("timeout must be at least 0 ms, got %g"):format(settings.timeout))
+    refuse(400, ("timeout must be at least 0 ms, got %.14g"):format(settings.timeout))
   end
   fields.path(settings.folder, "folder")
   webhook.check(settings.webhook_url, settings.webhook_headers)
