@@ -37,8 +37,9 @@ function M.start(opts)
     opts.prefix or "", opts.program or M.program, self.dir, opts.args or "", self.log))
   self.pid = pid:match("%d+")
   for _ = 1, 200 do
-    self.url = slurp(self.log):match("url (http://%S+)")
-    if slurp(self.log):match("\nready\n") then
+    local said = slurp(self.log)
+    self.url = said:match("url (http://%S+)")
+    if said:match("\nready\n") then
       break
     end
     os.execute("sleep 0.05")

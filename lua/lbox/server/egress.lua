@@ -125,12 +125,16 @@ local function unless_idle(fn)
   end)
 end
 
+--- What `to` takes of `from`, to its end.
 local function copy(from, to, seen)
-  for bytes in from:pieces() do
-    seen()
-    to:write(bytes)
+  if sockets.unless_deaf(to, function()
+    for bytes in from:pieces() do
+      seen()
+      to:write(bytes)
+    end
+  end) then
+    to:shut()
   end
-  to:shut()
 end
 
 -- ----------------------------------------------------------------------------------------- tunnels
@@ -187,6 +191,9 @@ local function with_outer(self, client, to, task, fn)
   local ok, err = pcall(function()
     log(self, "info", "connected to", to, posix.address_text(address))
     fn(outer)
+    if outer.broken then
+      errors.raise("network", "the connection broke")
+    end
   end)
   outer:close()
   if not ok then
@@ -216,7 +223,7 @@ local function rewrite(head, to, path)
   head.line = ("%s %s HTTP/1.1"):format(head.method, path)
   local host = default and shown(to):gsub(":80$", "") or shown(to)
   table.insert(head.fields, 1, { name = "host", line = "Host: " .. host })
-  table.insert(head.fields, { name = "connection", line = "Connection: close" })
+  head:add("Connection", "close")
 end
 
 --- Passes one request on, and the answer back. What the client sends behind it is not read.
@@ -233,8 +240,10 @@ local function serve_request(self, client, head, task)
       async.race(function()
         copy(outer, client, seen)
       end, function()
-        outer:write(head:encode())
-        http_body.pass(client, outer, length)
+        sockets.unless_deaf(outer, function()
+          outer:write(head:encode())
+          http_body.pass(client, outer, length)
+        end)
         async.wait(async.op())
       end)
     end)
@@ -255,12 +264,13 @@ end
 ---@param box lbox.server.Sandbox
 ---@param policy table
 ---@param opts { scope: lbox.async.Scope, log: fun(level: string, message: string),
----  own: fun(): table<string, true>, failed: fun(why: string) }  own: the addresses of this machine
+---  own: fun(): table<string, true>, complain: fun(why: string), failed: fun(why: string) }  own: the addresses of this
+---  machine; the last two as of acceptor.open
 ---@return lbox.server.Egress
 function M.open(box, policy, opts)
   local self = setmetatable({ policy = policy, log = opts.log, own = opts.own, tunnels = {} }, Egress)
   self.port = box_port.open(box, M.PORT, {
-    max = MAX_CONNECTIONS, scope = opts.scope, failed = opts.failed,
+    max = MAX_CONNECTIONS, scope = opts.scope, complain = opts.complain, failed = opts.failed,
     serve = function(client, task)
       local ok, err = pcall(serve, self, client, task)
       self.tunnels[task] = nil

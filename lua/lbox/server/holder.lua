@@ -20,6 +20,7 @@ local READY_FD, EXIT_FD = 3, 4
 ---@field namespaces integer[]  the user and the network namespace, for posix.spawn's `join`
 ---@field slirp lbox.server.Child|nil
 ---@field on_slirp_exit fun(why: string)|nil  called when slirp4netns ends by itself
+---@field on_exit fun()|nil  called when it ends by itself, or has to be given up, and slirp4netns with it
 local Holder = {}
 Holder.__index = Holder
 
@@ -44,6 +45,9 @@ local function take_answer(self)
     fail("the process that holds the network of the box was ended")
   elseif not ok then
     self:close() -- what it answers later would be taken for something else
+    if errors.is(err, "timeout") then
+      fail("the process that holds the network of the box does not answer")
+    end
     error(err, 0)
   end
   local bytes, fds = posix.recv(self.control, MAX_ANSWER)
@@ -115,11 +119,11 @@ local function slirp_command(self, path)
   return { self.bin .. "/lbox-init", "tun", tostring(self.uid), table.unpack(argv) }
 end
 
---- The last thing slirp4netns said.
-local function complaint(err_read)
+--- How slirp4netns ended: by a signal, or what it said last.
+local function complaint(err_read, status)
   posix.set_nonblock(err_read)
   local text = posix.read(err_read, MAX_COMPLAINT) or ""
-  return text:match("([^\n]+)%s*$") or "without a word"
+  return status.signal and "by signal " .. status.signal or text:match("([^\n]+)%s*$") or "without a word"
 end
 
 --- Starts slirp4netns in the namespace that the holder is in, and waits until it has made its device.
@@ -157,8 +161,7 @@ local function start_slirp(self)
     if not self.control then
       fail("the process that holds the network of the box was ended")
     elseif said == "" then
-      slirp:wait()
-      fail("slirp4netns did not start: %s", complaint(err_read))
+      fail("slirp4netns did not start: %s", complaint(err_read, slirp:wait()))
     end
   end)
   for _, fd in pairs(fds) do
@@ -202,9 +205,9 @@ function Holder:join(subnets)
       error(err, 0)
     end
     local slirp = self.slirp
-    slirp:on_exit(function()
+    slirp:on_exit(function(status)
       if self.slirp == slirp and self.on_slirp_exit then
-        self.on_slirp_exit(complaint(self.err_fd))
+        self.on_slirp_exit(complaint(self.err_fd, status))
       end
     end)
   end)

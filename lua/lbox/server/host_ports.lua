@@ -42,6 +42,9 @@ function M.open(box, ports, scope, log)
       box_port.open(box, port, {
         max = MAX_CONNECTIONS, scope = scope,
         serve = function(inner) serve(inner, port) end,
+        complain = function(why)
+          log(("error: box %s: a connection to port %d of this machine: %s"):format(box.id, port, why))
+        end,
         failed = function(why)
           log(("box %s: it no longer reaches port %d of this machine: %s"):format(box.id, port, why))
         end,

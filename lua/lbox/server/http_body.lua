@@ -17,24 +17,31 @@ local function pass_bytes(from, to, n)
   end
 end
 
-local function pass_line(from, to, max)
+--- A line, with what ends it; not one that two programs could read differently.
+local function take_line(from, max)
   local line = from:take_until("\r\n", max) or cut("a line of the body is too long, or not there")
-  to:write(line)
-  return line
+  return line:find("[%z\1-\8\10-\31\127]") == #line - 1 and line or cut("a control character in a line of the body")
 end
 
 local function pass_chunks(from, to)
   repeat
-    local digits = pass_line(from, to, MAX_LINE):match("^(%x+)[ \t]*[;\r]")
+    local line = take_line(from, MAX_LINE)
+    local digits = line:match("^(%x+)[ \t]*[;\r]")
     local size = digits and #digits <= 12 and tonumber(digits, 16) or cut("a chunk without a size")
+    to:write(line)
     if size > 0 then
-      pass_bytes(from, to, size + 2)
+      pass_bytes(from, to, size)
+      to:write(take_line(from, 2))
     end
   until size == 0
   local left = MAX_TRAILERS
   repeat
-    local line = pass_line(from, to, left)
+    local line = take_line(from, left)
     left = left - #line
+    if line ~= "\r\n" and not line:find("^[%w!#$%%&'*+.^_`|~-]+:") then
+      cut("a trailer without a name")
+    end
+    to:write(line)
   until line == "\r\n"
 end
 

@@ -9,8 +9,6 @@ local M = {}
 local MAX_HEAD = 32 * 1024
 -- How long a client may take for a head.
 local HEAD_MS = 10000
--- A client that was refused may still be sending; so much and so long is read, that it sees the answer.
-local MAX_LINGER, LINGER_MS = 256 * 1024, 1000
 
 local REASONS = { [400] = "Bad Request", [401] = "Unauthorized", [403] = "Forbidden",
   [431] = "Request Header Fields Too Large", [502] = "Bad Gateway", [504] = "Gateway Timeout" }
@@ -42,18 +40,12 @@ end
 ---@param status integer
 ---@param text string         a sentence
 ---@param header string|nil   one more, whole
-function M.refuse(client, status, text, header)
+---@param is_head boolean|nil  a HEAD, whose answer has no body
+function M.refuse(client, status, text, header, is_head)
   text = ("lbox: %s\n"):format(text)
   client:write(("HTTP/1.1 %d %s\r\n%sContent-Type: text/plain; charset=utf-8\r\nContent-Length: %d\r\n"
-    .. "Connection: close\r\n\r\n%s"):format(status, REASONS[status], header and header .. "\r\n" or "", #text, text))
-  client:shut()
-  pcall(async.timeout, LINGER_MS, function()
-    local left = MAX_LINGER
-    repeat
-      local bytes = left > 0 and client:take()
-      left = left - #(bytes or "")
-    until not bytes
-  end)
+    .. "Connection: close\r\n\r\n%s"):format(status, REASONS[status], header and header .. "\r\n" or "", #text,
+    is_head and "" or text))
 end
 
 return M

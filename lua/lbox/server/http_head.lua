@@ -84,6 +84,13 @@ function Head:remove(name)
   end
 end
 
+--- Puts a header at the end.
+---@param name string
+---@param value string
+function Head:add(name, value)
+  table.insert(self.fields, { name = name:lower(), value = value, line = name .. ": " .. value })
+end
+
 --- How long the body is: a number of bytes, or "chunked". Nil and what is wrong when it cannot be told.
 ---@return integer|"chunked"|nil
 ---@return string|nil why
@@ -91,7 +98,7 @@ function Head:body()
   local length, coding = self:get("content-length"), self:get("transfer-encoding")
   if length == nil and coding == nil then
     return 0
-  elseif length == nil and coding and coding:lower() == "chunked" then
+  elseif length == nil and coding and coding:lower() == "chunked" and self.line:sub(-1) == "1" then
     return "chunked"
   elseif coding == nil and length and length:match("^%d+$") and #length <= 15 then
     return math.tointeger(tonumber(length))

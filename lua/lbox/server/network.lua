@@ -117,6 +117,11 @@ function Networks:check(policy)
   end
 end
 
+--- What is wrong, for people.
+local function reason(err)
+  return errors.is(err) and err.message or async.describe(err)
+end
+
 --- Makes the network of a box that is about to start. `join` of what comes back is for sandbox.start.
 ---@param row table  the box
 ---@return lbox.server.Network
@@ -128,8 +133,9 @@ function Networks:start(row)
     if ok then
       network.holder, network.join = holder, holder.namespaces
       holder.on_slirp_exit = function(why) network:restart(why) end
+      holder.on_exit = function() network:lost() end
     else
-      network:tell("error", "there will be only loopback: " .. async.describe(holder))
+      network:tell("error", "there will be only loopback: " .. reason(holder))
     end
   end
   self.open[network] = true
@@ -163,7 +169,7 @@ end
 
 local function join(self)
   if not self.holder then
-    errors.raise("local", "there is no internet for the box: it was started without")
+    errors.raise("local", "there is no internet for the box until it is paused and starts again")
   end
   self.holder:join(refused(self))
   self.joined, self.joined_at = true, async.now()
@@ -173,6 +179,9 @@ local function open_proxy(self)
   self.proxy = egress.open(self.box, self.policy, {
     scope = self.networks.server.scope,
     log = function(level, message) self.networks.server.logs:add(self.id, level, message) end,
+    complain = function(why)
+      self.networks.server.log(("error: box %s: a connection by its proxy: %s"):format(self.id, why))
+    end,
     own = function() return self.networks.own end,
     failed = function(why)
       self.proxy = nil
@@ -203,7 +212,8 @@ local function switch(self)
   end
 end
 
---- Makes the network what the policy says, at once. When that fails it is less, and the error is raised.
+--- Makes the network what the policy says, at once. When that fails it is less, and the error is raised, unless the
+--- sandbox has ended meanwhile.
 ---@param policy table|nil  another policy
 function Network:apply(policy)
   self.policy = policy or self.policy
@@ -214,9 +224,9 @@ function Network:apply(policy)
       self.told = mode
       self:tell("info", "the policy is " .. mode)
     elseif not ok and not self.closed and not errors.is(err, "cancelled") then
-      self:tell("error", ("the policy is %s, but it has less: %s"):format(mode, async.describe(err)))
+      self:tell("error", ("the policy is %s, but it has less: %s"):format(mode, reason(err)))
     end
-    if not ok then
+    if not ok and not (self.closed and errors.is(err, "local")) then
       error(err, 0)
     end
   end)
@@ -235,13 +245,14 @@ function Network:restart(why)
   self:tell("error", "slirp4netns has ended: " .. why)
   self.networks.server.scope:spawn(function()
     self.restarts = async.now() - self.joined_at > WELL_MS and 1 or self.restarts + 1
-    if self.restarts > MAX_RESTARTS then
-      return self:tell("error", "slirp4netns ends again and again: the box has no network until its next start")
-    end
     pcall(self.turn.with, self.turn, function()
       self.joined = false
       self.holder:part()
     end)
+    if self.restarts > MAX_RESTARTS then
+      return self:tell("error", "slirp4netns ends again and again: the box has no network until its next start, or "
+        .. "until its policy is set again")
+    end
     async.sleep(RESTART_MS)
     if not self.closed and self.policy.mode == "allow-all" then
       pcall(self.apply, self)
@@ -249,12 +260,19 @@ function Network:restart(why)
   end)
 end
 
+--- The process that holds the namespaces has ended, though nobody told it to.
+function Network:lost()
+  self.holder, self.joined = nil, false
+  self:tell("error", "the process that holds it has ended: the box has only loopback until it is paused and starts "
+    .. "again")
+end
+
 --- This machine has other addresses than before.
 function Network:own_addresses_changed()
   if self.joined then
     local ok, err = pcall(self.holder.refuse, self.holder, refused(self))
     if not ok then
-      self:tell("error", "an address of this machine cannot be refused: " .. async.describe(err))
+      self:tell("error", "an address of this machine cannot be refused: " .. reason(err))
       self.holder:close()
     end
   end

@@ -1,6 +1,7 @@
---- One public URL: a port of this machine's loopback that leads to a port of a box. Every request is read
---- as far as its head, checked, freed of the credentials and passed on with its body; answers, and what
---- follows an upgrade, are copied as they are.
+--- One public URL: a port of this machine's loopback that leads to a port of a box. A connection is for one request,
+--- which is read as far as its head, checked, freed of the credentials and passed on with its body; the answer, and
+--- what follows an upgrade, are copied as they are.
+local acceptor = require "lbox.server.acceptor"
 local async = require "lbox.async"
 local core = require "lbox.core"
 local errors = require "lbox.errors"
@@ -13,15 +14,14 @@ local sockets = require "lbox.server.socket"
 local M = {}
 
 local USER = "user"
+-- Who comes then waits until another has left.
 local MAX_CONNECTIONS = 256
--- Without descriptors left, nobody is accepted for so long.
-local SHORTAGE_MS = 100
 
 ---@class lbox.server.PublicUrl
 ---@field port integer       of this machine
 ---@field token string|nil   one of which a request must bring, if there is any
 ---@field password string|nil
----@field connections table<lbox.async.Task, lbox.server.Socket>
+---@field uses integer       how many requests are in the box
 local PublicUrl = {}
 PublicUrl.__index = PublicUrl
 
@@ -57,36 +57,15 @@ local function objection(self, head)
   end
 end
 
-local function refuse(self, client, status, text)
+--- Answers a request that is not passed on, and says so in the log.
+local function refuse(self, client, head, status, text)
+  self.log(("%s: a request was refused: %d: %s"):format(self.url, status, text))
   http_client.refuse(client, status, text, status == 401
-    and ("WWW-Authenticate: %s realm=\"lbox\""):format(self.password and "Basic" or "Bearer") or nil)
+    and ("WWW-Authenticate: %s realm=\"lbox\""):format(self.password and "Basic" or "Bearer") or nil,
+    head and head.method == "HEAD")
 end
 
 -- ------------------------------------------------------------------------------------- requests
-
---- The next head of a client whose body can be passed on: nil when there is no more, or status and text of what is
---- wrong.
-local function read_head(client)
-  local head, status, text = http_client.read_head(client)
-  local length, why
-  if head then
-    length, why = head:body()
-  end
-  if length then
-    return head
-  end
-  return nil, head and 400 or status, why or text
-end
-
---- Passes a request on.
-local function pass(self, client, box, head)
-  local body = head:body()
-  if self.token or self.password then
-    head:remove("authorization")
-  end
-  box:write(head:encode())
-  http_body.pass(client, box, body)
-end
 
 --- Waits until the box has agreed to an upgrade, which is what its answer then begins with; from there on
 --- bytes are passed without a look at them.
@@ -100,21 +79,29 @@ local function pass_upgraded(client, box, answer)
   end
 end
 
---- Passes requests on until the client sends no more. Each is checked, for a browser sends those of
---- different pages over one connection; one that is not in order is as good as none.
-local function pass_requests(self, client, box, head, answer)
-  repeat
-    pass(self, client, box, head)
-    if head:lists("connection", "upgrade") then
-      pass_upgraded(client, box, answer)
-    end
-    head = (client.buffer ~= "" or client:fill()) and read_head(client)
-    -- What an upgrade is answered is looked for at the beginning of the connection only.
-  until not head or objection(self, head) or head:lists("connection", "upgrade")
+--- Passes the request on, and waits until the client has nothing more to say. The connection is for this request
+--- alone: a browser sends those of different pages over one, and what comes behind a request is not looked at.
+local function pass_request(self, client, box, head, length, answer)
+  if self.token or self.password then
+    head:remove("authorization")
+  end
+  local upgrades = head:lists("connection", "upgrade")
+  if not upgrades then
+    head:remove("connection")
+    head:remove("keep-alive")
+    head:add("Connection", "close")
+  end
+  box:write(head:encode())
+  http_body.pass(client, box, length)
+  if upgrades then
+    pass_upgraded(client, box, answer)
+  elseif client.buffer == "" then
+    client:fill()
+  end
 end
 
 --- Copies what the box answers. `answer` hears whether that begins with the agreement to an upgrade.
-local function pass_answers(box, client, answer)
+local function pass_answer(box, client, answer)
   local start = ""
   for bytes in box:pieces() do
     if not answer.begun.settled then
@@ -128,84 +115,60 @@ local function pass_answers(box, client, answer)
   end
 end
 
---- Serves a connection to the end of the box's answers.
-local function relay(self, client, box, head)
+--- Serves a request to the end of the box's answer.
+local function relay(self, client, box, head, length)
   local answer = { begun = async.op() }
   async.race(function()
-    pass_answers(box, client, answer)
+    pass_answer(box, client, answer)
   end, function()
-    pass_requests(self, client, box, head, answer)
+    sockets.unless_deaf(box, function() pass_request(self, client, box, head, length, answer) end)
     box:shut() -- an answer may still come
     async.wait(async.op())
   end)
-  client:shut()
+  if box.broken then
+    errors.raise("network", "the connection to the box broke")
+  end
 end
 
-local function serve(self, client)
-  local head, status, text = read_head(client)
-  if not head then
-    return status and refuse(self, client, status, text)
-  end
-  status, text = objection(self, head)
-  if status then
-    return refuse(self, client, status, text)
-  end
+local function with_box(self, client, head, fn)
   local ok, fd, why = pcall(self.connect)
   if not ok and not errors.is(fd) then
     error(fd, 0)
   elseif not ok or not fd then
-    return refuse(self, client, 502, ok and why or fd.message)
+    return refuse(self, client, head, 502, ok and why or fd.message)
   end
   local box = sockets.new(fd)
-  local relayed, err = pcall(relay, self, client, box, head)
+  local fine, err = pcall(fn, box)
   box:close()
-  if not relayed then
+  if not fine then
+    error(err, 0)
+  end
+end
+
+local function serve(self, client)
+  local head, status, text = http_client.read_head(client)
+  local length
+  if head then
+    length, text = head:body()
+    status = not length and 400 or nil
+  end
+  if length then
+    status, text = objection(self, head)
+  end
+  if status then
+    return refuse(self, client, head, status, text)
+  elseif not head then
+    return
+  end
+  self.uses = self.uses + 1
+  local ok, err = pcall(with_box, self, client, head, function(box) relay(self, client, box, head, length) end)
+  self.uses = self.uses - 1
+  if not ok then
     error(err, 0)
   end
 end
 
 -- ---------------------------------------------------------------------------------- connections
-
-local function handle(self, client)
-  local ok, err = pcall(serve, self, client)
-  client:close()
-  -- A connection that breaks, or is broken here, is nobody's fault and nobody's news.
-  if not ok and not (errors.is(err, "network") or errors.is(err, "cancelled")) then
-    self.log("error: a connection to " .. self.url .. ": " .. async.describe(err))
-  end
-end
-
-local function count(set)
-  local n = 0
-  for _ in pairs(set) do
-    n = n + 1
-  end
-  return n
-end
-
-local function accept(self, fd)
-  if count(self.connections) >= MAX_CONNECTIONS then
-    return posix.reset(fd)
-  end
-  local client, task = sockets.new(fd), nil
-  task = self.scope:spawn(function()
-    handle(self, client)
-    self.connections[task] = nil
-  end)
-  self.connections[task] = client
-end
-
-local function listen(self)
-  while true do
-    self.watched:wait("r")
-    local fd, _, name = posix.accept(self.fd)
-    if fd then
-      accept(self, fd)
-    elseif name == "EMFILE" or name == "ENFILE" or name == "ENOBUFS" or name == "ENOMEM" then
-      async.sleep(SHORTAGE_MS)
-    end
-  end
-end
 
 --- Opens a public URL. `connect()` gives a descriptor of a connection to the box, or nil and why not.
 ---@param opts { port: integer, token: string|nil, password: string|nil, connect: fun(): (integer|nil, string|nil),
@@ -217,19 +180,15 @@ function M.open(opts)
   if not fd then
     return nil, port, errno
   end
-  local self = setmetatable({ fd = fd, watched = async.fd(fd), port = port, url = ("http://127.0.0.1:%d"):format(port),
-    token = opts.token, password = opts.password, connect = opts.connect, scope = opts.scope, log = opts.log,
-    connections = {} }, PublicUrl)
-  self.listening = opts.scope:spawn(function() listen(self) end)
+  local self = setmetatable({ port = port, url = ("http://127.0.0.1:%d"):format(port), token = opts.token,
+    password = opts.password, connect = opts.connect, log = opts.log, uses = 0 }, PublicUrl)
+  self.acceptor = acceptor.open(fd, {
+    max = MAX_CONNECTIONS, scope = opts.scope,
+    serve = function(client) serve(self, client) end,
+    complain = function(why) self.log(("error: a request to %s: %s"):format(self.url, why)) end,
+    failed = function(why) self.log(("error: nobody is served at %s any more: %s"):format(self.url, why)) end,
+  })
   return self
-end
-
-local function end_connections(self, why)
-  for task, client in pairs(self.connections) do
-    task:cancel(why)
-    client:close()
-  end
-  self.connections = {}
 end
 
 --- Who may ask from now on. What was connected by the old rules is cut.
@@ -237,15 +196,12 @@ end
 ---@param password string|nil
 function PublicUrl:set_credentials(token, password)
   self.token, self.password = token, password
-  end_connections(self, "the credentials have changed")
+  self.acceptor:cut_all("the credentials have changed")
 end
 
 --- Closes it, with every connection.
 function PublicUrl:close()
-  self.listening:cancel("the public URL was deleted")
-  self.watched:close()
-  posix.close(self.fd)
-  end_connections(self, "the public URL was deleted")
+  self.acceptor:close()
 end
 
 return M

@@ -146,12 +146,12 @@ function PublicUrls:forget(box_id)
   self.waking[box_id] = nil
 end
 
---- Whether anybody is connected to a port of the box.
+--- Whether anybody's request is at a port of the box.
 ---@param box_id string
 ---@return boolean
 function PublicUrls:in_use(box_id)
   for id, url in pairs(self.urls) do
-    if id:sub(1, #box_id + 1) == box_id .. "-" and next(url.connections) then
+    if id:sub(1, #box_id + 1) == box_id .. "-" and url.uses > 0 then
       return true
     end
   end

@@ -6,9 +6,12 @@ local posix = require "lbox.server.posix"
 local M = {}
 
 local PIECE = 64 * 1024
+-- Who is not listened to any more may still be sending; so much and so long is read, that he sees the answer.
+local MAX_LINGER, LINGER_MS = 256 * 1024, 1000
 
 ---@class lbox.server.Socket
 ---@field buffer string  what was read and not taken
+---@field broken boolean  reading or writing has failed
 local Socket = {}
 Socket.__index = Socket
 
@@ -17,7 +20,7 @@ Socket.__index = Socket
 ---@return lbox.server.Socket
 function M.new(fd)
   posix.set_nonblock(fd)
-  return setmetatable({ fd = fd, watched = async.fd(fd), buffer = "" }, Socket)
+  return setmetatable({ fd = fd, watched = async.fd(fd), buffer = "", broken = false }, Socket)
 end
 
 --- Waits until a socket that is connecting is connected, and makes it non-blocking. Whatever comes of it, the
@@ -44,7 +47,8 @@ function M.connected(fd, ms)
   error(err, 0)
 end
 
-local function fail(why)
+local function fail(self, why)
+  self.broken = true
   errors.raise("network", "the connection broke: " .. tostring(why))
 end
 
@@ -58,7 +62,7 @@ function Socket:fill()
       self.buffer = self.buffer .. bytes
       return bytes ~= ""
     elseif name ~= "EAGAIN" then
-      fail(why)
+      fail(self, why)
     end
     self.watched:wait("r")
   end
@@ -116,7 +120,7 @@ end
 function Socket:write_some(bytes, at)
   local n, why, name = posix.write(self.fd, bytes, at)
   if not n and name ~= "EAGAIN" then
-    fail(why)
+    fail(self, why)
   elseif not n then
     self.watched:wait("w")
   end
@@ -145,14 +149,53 @@ function Socket:close()
   end
 end
 
-local function copy(from, to)
-  for bytes in from:pieces() do
-    to:write(bytes)
+--- Closes it when the peer has had time to read what was sent: what he still sends would become a reset, and take that
+--- from him. Whole: he sees an end; else, when that time is over, a reset.
+---@param is_whole boolean
+function Socket:finish(is_whole)
+  if is_whole then
+    self:shut()
   end
-  to:shut()
+  pcall(async.timeout, LINGER_MS, function()
+    local left = MAX_LINGER
+    repeat
+      local bytes = left > 0 and self:take()
+      left = left - #(bytes or "")
+    until not bytes
+  end)
+  if self.fd and not is_whole then
+    self.watched:close()
+    posix.reset(self.fd)
+    self.fd = nil
+  end
+  self:close()
 end
 
---- Copies both ways until both have ended; neither is read faster than the other takes it.
+--- Calls `fn`, which sends something to a peer. True when it did, false when the peer takes no more: he may have said
+--- why before that.
+---@param peer lbox.server.Socket
+---@param fn fun()
+---@return boolean
+function M.unless_deaf(peer, fn)
+  local ok, err = pcall(fn)
+  if not ok and not (peer.broken and errors.is(err, "network")) then
+    error(err, 0)
+  end
+  return ok
+end
+
+local function copy(from, to)
+  if M.unless_deaf(to, function()
+    for bytes in from:pieces() do
+      to:write(bytes)
+    end
+  end) then
+    to:shut()
+  end
+end
+
+--- Copies both ways until both have ended; neither is read faster than the other takes it. Raises kind `network` when
+--- one broke.
 ---@param a lbox.server.Socket
 ---@param b lbox.server.Socket
 function M.relay(a, b)
@@ -160,6 +203,9 @@ function M.relay(a, b)
     scope:spawn(copy, a, b)
     copy(b, a)
   end)
+  if a.broken or b.broken then
+    errors.raise("network", "the connection broke")
+  end
 end
 
 return M
