@@ -12,6 +12,9 @@ local M = {}
 M.KEY = "sk-spec-0123456789abcdef"
 local KEY = M.KEY
 
+-- Names the files of a box that have the key, or the secret of an MCP server, in them, and does not itself.
+local WRITTEN = "{ k=0123456789; grep -rlaE \"(sk-spec|mcp)-$k\" ~ /workspace /tmp /var/tmp 2>/dev/null || true; }"
+
 -- An MCP server as a program of node's, whose tool adds two numbers.
 local ADDER = [[#!/usr/bin/env node
 const say = (id, result) => console.log(JSON.stringify({ jsonrpc: "2.0", id, result }));
@@ -112,8 +115,11 @@ function M.behaves(harness, model, how)
   end)
 
   it("has its key in its environment, and nothing else has", function()
-    llm:script { { run = "cat /proc/[0-9]*/cmdline | tr '\\0' ' ' >lines" }, { text = "ok" } }
+    llm:script { { run = "cat /proc/[0-9]*/cmdline | tr '\\0' ' ' >lines; " .. WRITTEN .. " >files" }, { text = "ok" } }
     box.agent:run { prompt = "look" }
+    -- Not even during the run: who cancels it ends it with no time to clean up.
+    assert.are.equal("", box.files:read("/workspace/home/files"))
+    assert.are.equal("", box.exec:command(WRITTEN).result)
     local headers = json.encode(llm:asked()[1].headers)
     assert.matches(KEY, headers, 1, true)
     local lines = box.files:read("/workspace/home/lines")
@@ -261,6 +267,7 @@ function M.behaves(harness, model, how)
     assert.is_nil(chunks.finish)
     assert.are.equal("cancelled", ended().status)
     assert.are.equal("0\n", box.exec:command("pgrep -fc '[/]run/lbox/agents' || true").result)
+    assert.are.equal("", box.exec:command(WRITTEN).result)
   end)
 
   it("has the tools of MCP servers: of a package in its folder, and of one that is reached by HTTP", function()
@@ -277,14 +284,14 @@ function M.behaves(harness, model, how)
     own.exec:command("cd node_modules; chmod +x adds/main.js; mkdir .bin; ln -s ../adds/main.js .bin/adds")
     llm:script { { mcp = "adder", call = "add", input = { a = 40, b = 2 } },
       { mcp = "shouter", call = "shout", input = { text = "hello" } },
-      { run = "cat /proc/[0-9]*/cmdline | tr '\\0' ' ' >lines" }, { text = "ok" } }
+      { run = "cat /proc/[0-9]*/cmdline | tr '\\0' ' ' >lines; " .. WRITTEN .. " >files" }, { text = "ok" } }
     local chunks, err = follow(own.agent:stream { prompt = "add, and shout" })
     assert.is_nil(err)
     assert.matches("adder", chunks["tool-call"][1].tool_name, 1, true)
     assert.matches("42 by ${HOME}|{env:HOME}|a b", json.encode(chunks["tool-result"][1].output), 1, true)
     assert.matches("HELLO", json.encode(chunks["tool-result"][2].output), 1, true)
     assert.is_nil(own.files:read("lines"):find("mcp-0123456789", 1, true))
-    assert.are.equal("", own.exec:command("grep -rl mcp-0123456789 ~ /workspace /tmp || true").result)
+    assert.are.equal("", own.files:read("files") .. own.exec:command(WRITTEN).result)
     own:delete()
   end)
 

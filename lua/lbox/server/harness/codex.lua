@@ -120,6 +120,8 @@ function M.command(ask)
   -- Whoever is not the model is not talked to; where there is no way out, that would be tried for seconds.
   set(argv, "analytics.enabled", false)
   set(argv, "check_for_update_on_startup", false)
+  -- That would write its environment, the key and all, to a file, which stays when the run is cancelled.
+  set(argv, "features.shell_snapshot", false)
   set_options(argv, ask.options)
   local env = { [ask.provider.key] = ask.key, RUST_BACKTRACE = "0" }
   set_mcp(argv, env, ask.mcp_servers)
