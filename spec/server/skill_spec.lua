@@ -107,6 +107,27 @@ describe("a skill in a local box", function()
     assert.matches("^422: .*/one/pipe of a skill is no file", refusal(create, { "evil/fifo" }))
   end)
 
+  it("is not looked for behind links, but for that of the whole directory", function()
+    support.skill(dir .. "-outside/r/skills/secret", "Secret.")
+    support.sh(("cd %s && mkdir -p evil/within evil/deep/.claude && ln -s %s-outside/r/skills evil/within/skills "
+      .. "&& ln -s %s-outside/r/skills evil/deep/.claude/skills && ln -s %s-outside/r evil/repository "
+      .. "&& ln -s %s-outside owner && ln -s %s %s-link"):format(dir, dir, dir, dir, dir, dir, dir))
+    for _, repository in ipairs { "evil/within", "evil/deep" } do
+      assert.matches(("^422: there is no skill \"%s/secret\""):format(repository),
+        refusal(create, { repository .. "/secret" }))
+    end
+    for _, repository in ipairs { "evil/repository", "owner/r" } do
+      local box = create()
+      assert.matches(("^422: .*/%s is no directory, or one behind a link"):format(repository),
+        refusal(box.skills.add, box.skills, repository .. "/secret"))
+    end
+    local linked = support.start { args = ("--skills %s-link"):format(dir) }
+    local box = Box.create(linked:client { skills = { "acme/tools/digger" } })
+    assert.are.equal("dug\n", out(box, "~/.claude/skills/digger/bin/dig"))
+    linked:stop()
+    support.sh(("rm -rf %s-outside %s-link"):format(dir, dir))
+  end)
+
   it("does not take the place of another of its name, or of what the box has there", function()
     local box = create { "acme/tools/digger" }
     assert.matches("^409: .*the box has another skill of that name", refusal(box.skills.add, box.skills, "acme/other"))

@@ -25,12 +25,25 @@ end
 
 -- ------------------------------------------------------------------------------ on this machine
 
+--- Whether `below`, "/a/b", is a directory in `root` and no part of it a link, which could lead anywhere on this
+--- machine. The root itself may be one.
+local function is_within(root, below)
+  local path = root
+  for part in below:gmatch("/[^/]+") do
+    path = path .. part
+    if not is(path, "directory") then
+      return false
+    end
+  end
+  return true
+end
+
 --- The skills of a repository: their directories by their names.
 local function skills_in(repository)
   local found = {}
   for _, within in ipairs(WITHIN) do
     local dir = repository .. within
-    for _, name in ipairs(posix.listdir(dir) or {}) do
+    for _, name in ipairs(is_within(repository, within) and posix.listdir(dir) or {}) do
       if name:match("^[%w_-][%w._-]*$") and not found[name] and is(dir .. "/" .. name, "directory")
         and is(("%s/%s/SKILL.md"):format(dir, name), "file") then
         found[name] = dir .. "/" .. name
@@ -44,7 +57,10 @@ end
 local function find(server, id)
   local repository, wanted = id:match("^([^/]+/[^/]+)/?(.*)$")
   local dir = ("%s/%s"):format(server.skills_dir, repository)
-  if not posix.listdir(dir) then
+  if not is_within(server.skills_dir, "/" .. repository) then
+    if posix.lstat(dir) then
+      refuse(422, ("%s is no directory, or one behind a link, and nothing of it is taken into boxes"):format(dir))
+    end
     refuse(422, ("the skill %q is not on this machine: git clone https://github.com/%s %s"):format(id, repository, dir))
   end
   local found, names = skills_in(dir), {}
