@@ -89,8 +89,11 @@ describe("the CLI of an agent", function()
   it("is given its options, and refused others", function()
     local box = create()
     run(box, "echo \"$*\" >args; env >vars\n" .. say(RESULT), { options = { max_turns = 3, effort = "low",
-      disallowed_tools = { "Bash", "Edit" }, thinking = { type = "enabled", budgetTokens = 2000 } } })
+      disallowed_tools = { "Bash", "Edit" }, thinking = { type = "enabled", budgetTokens = 2000 },
+      system_prompt = "You are\na mole." } })
     local args = box.files:read("args")
+    assert.is_nil(args:find("mole", 1, true))
+    assert.are.equal("You are\na mole.", box.files:read(args:match("%-%-system%-prompt%-file=(%S+)")))
     for _, word in ipairs { "--max-turns=3", "--effort=low", "--disallowed-tools=Bash,Edit" } do
       assert.matches(word, args, 1, true)
     end
@@ -107,11 +110,12 @@ describe("the CLI of an agent", function()
     end
   end)
 
-  it("hears of MCP servers, whose headers are in its environment only", function()
+  it("hears of MCP servers, whose headers and URLs are in its environment only", function()
     local secret = "Bearer mcp-0123456789"
     local box = create { mcp_servers = {
       { name = "files", package = "@scope/files@1.2", args = { "/tmp", "${HOME}" } },
-      { name = "far", url = "https://mcp.example/x?y=${Z}", headers = { Authorization = secret } } } }
+      { name = "far", url = "https://me:pass-0123@mcp.example/x?y=${Z}&tok=tok-0123",
+        headers = { Authorization = secret } } } }
     local script = "echo \"$*\" >args; env >vars\n"
     run(box, script .. say(RESULT))
     local config = json.decode(box.files:read("args"):match("%-%-mcp%-config=(%b{})"))
@@ -122,11 +126,15 @@ describe("the CLI of an agent", function()
       config.mcpServers.far)
     local vars = "\n" .. box.files:read("vars")
     for _, line in ipairs { "LBOX_MCP_1=${HOME}", "LBOX_MCP_2=" .. secret,
-      "LBOX_MCP_3=https://mcp.example/x?y=${Z}" } do
+      "LBOX_MCP_3=https://me:pass-0123@mcp.example/x?y=${Z}&tok=tok-0123" } do
       assert.matches("\n" .. line .. "\n", vars, 1, true)
     end
-    local _, err = run(box, "echo 'cannot: mcp-0123456789' >&2; exit 1")
-    assert.matches("cannot: [redacted]", err.message, 1, true)
+    for text, told in pairs { ["mcp-0123456789"] = "[redacted]", ["tok-0123 is wrong"] = "[redacted] is wrong",
+      ["https://me:pass-0123@mcp.example/x?y=${Z}&tok=tok-0123"] = "https://[redacted]@mcp.example/x?[redacted]",
+      ["no pass-0123"] = "no [redacted]" } do
+      local _, err = run(box, ("echo 'cannot: %s' >&2; exit 1"):format(text))
+      assert.matches("cannot: " .. told, err.message, 1, true)
+    end
     -- It goes on without one, and says so.
     local servers = '[{"name":"far","status":"failed"},{"name":"x","status":"pending"}]'
     box.files:write { path = "script", content = say(

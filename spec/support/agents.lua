@@ -61,9 +61,10 @@ end
 --- Describes it.
 ---@param harness string
 ---@param model string
----@param how { options: table, costs: boolean|nil, session_of_folder: boolean|nil, lost_mcp: string|nil }  all
----  options it has, whether it says what a run costs, whether a session belongs to a folder, and what becomes of a run
----  whose MCP server cannot be used: it "fails", "warns" of it, or goes on without a word
+---@param how { options: table, costs: boolean|nil, session_of_folder: boolean|nil, lost_mcp: string|nil,
+---  url_told: boolean|nil }  all options it has, whether it says what a run costs, whether a session belongs to a
+---  folder, what becomes of a run whose MCP server cannot be used (it "fails", "warns" of it, or goes on without a
+---  word), and whether an MCP server's URL is in its command line
 function M.behaves(harness, model, how)
   local busted = require "busted"
   local it, setup, teardown, before_each = busted.it, busted.setup, busted.teardown, busted.before_each
@@ -275,7 +276,7 @@ function M.behaves(harness, model, how)
     local own = Box.create(server:client { agent = { harness = harness, model = model, api_key = KEY },
       env = env_of(llm:port()), mcp_servers = {
         { name = "adder", package = "adds", args = { "${HOME}", "{env:HOME}", "a b" } },
-        { name = "shouter", url = env_of(llm:port()).ANTHROPIC_BASE_URL .. "/mcp",
+        { name = "shouter", url = env_of(llm:port()).ANTHROPIC_BASE_URL .. "/mcp?tok=mcp-0123456789&x=${HOME}",
           headers = { ["X-Mcp-Key"] = secret } },
       } })
     own.files:write { path = "node_modules/adds/package.json",
@@ -284,14 +285,17 @@ function M.behaves(harness, model, how)
     own.exec:command("cd node_modules; chmod +x adds/main.js; mkdir .bin; ln -s ../adds/main.js .bin/adds")
     llm:script { { mcp = "adder", call = "add", input = { a = 40, b = 2 } },
       { mcp = "shouter", call = "shout", input = { text = "hello" } },
-      { run = "cat /proc/[0-9]*/cmdline | tr '\\0' ' ' >lines; " .. WRITTEN .. " >files" }, { text = "ok" } }
+      { run = WRITTEN .. " >files; cat /proc/[0-9]*/cmdline | tr '\\0' ' ' >lines" }, { text = "ok" } }
     local chunks, err = follow(own.agent:stream { prompt = "add, and shout" })
     assert.is_nil(err)
     assert.matches("adder", chunks["tool-call"][1].tool_name, 1, true)
     assert.matches("42 by ${HOME}|{env:HOME}|a b", json.encode(chunks["tool-result"][1].output), 1, true)
     assert.matches("HELLO", json.encode(chunks["tool-result"][2].output), 1, true)
-    assert.is_nil(own.files:read("lines"):find("mcp-0123456789", 1, true))
-    assert.are.equal("", own.files:read("files") .. own.exec:command(WRITTEN).result)
+    local lines = own.files:read("lines"):gsub("/mcp%?tok=mcp%-0123456789", function(url)
+      return how.url_told and "" or url
+    end)
+    assert.is_nil(lines:find("mcp-0123456789", 1, true))
+    assert.are.equal("", own.files:read("files") .. own.exec:command("rm lines; " .. WRITTEN).result)
     own:delete()
   end)
 

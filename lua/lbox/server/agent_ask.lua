@@ -26,7 +26,8 @@ local FILES = "/home/boxuser/.lbox/prompts/"
 ---@field options table|nil        checked
 ---@field session_id string|nil    to continue
 ---@field files { path: string, media_type: string }[]
----@field dir string               a directory of the box for files of this run
+---@field dir string               of the box: files of this run are in it, those for the harness have names that
+---  begin with it and a dot
 ---@field mcp_servers lbox.server.McpServer[]
 ---@field env table<string, string>  of the box
 ---@field program string|nil       of the harness, in the box

@@ -30,7 +30,7 @@ local OPTIONS = { maxTurns = "count", maxBudgetUsd = "amount", effort = { "low",
 
 local FLAGS = { maxTurns = "--max-turns", maxBudgetUsd = "--max-budget-usd", effort = "--effort",
   agents = "--agents", promptSuggestions = "--prompt-suggestions", fallbackModel = "--fallback-model",
-  systemPrompt = "--system-prompt", disallowedTools = "--disallowed-tools" }
+  disallowedTools = "--disallowed-tools" }
 
 local function word(value)
   if type(value) ~= "table" then
@@ -65,8 +65,17 @@ local function add_key(env, ask)
   env.ANTHROPIC_BASE_URL = not ask.env.ANTHROPIC_BASE_URL and provider.anthropic or nil
 end
 
---- The MCP servers. It puts variables of its environment in the place of `${NAME}`: headers, which are secrets, are
---- there, and so is what has such a thing in it and means it.
+--- The system prompt, in a file: every user of the machine can read command lines.
+local function add_system_prompt(argv, files, ask)
+  local prompt = (ask.options or {}).systemPrompt
+  if prompt then
+    files[1] = { path = ask.dir .. ".system-prompt", bytes = prompt }
+    argv[#argv + 1] = "--system-prompt-file=" .. files[1].path
+  end
+end
+
+--- The MCP servers. It puts variables of its environment in the place of `${NAME}`: headers and URLs, which are or have
+--- secrets, are there, and so is what has such a thing in it and means it.
 local function add_mcp(argv, env, servers)
   if not servers[1] then
     return
@@ -85,7 +94,7 @@ local function add_mcp(argv, env, servers)
       for name, value in pairs(server.headers or {}) do
         headers[name] = kept(value)
       end
-      told[server.name] = { type = "http", url = plain(server.package_or_url), headers = headers }
+      told[server.name] = { type = "http", url = kept(server.package_or_url), headers = headers }
     else
       local command = mcp.command(server)
       for i, each in ipairs(command) do
@@ -110,8 +119,9 @@ function M.command(ask)
   local argv = { ask.program, "--print", "--output-format=stream-json", "--verbose", "--include-partial-messages",
     "--dangerously-skip-permissions", "--model=" .. ask.model }
   -- Whoever is not the model is not talked to.
-  local env = { DISABLE_AUTOUPDATER = "1", CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC = "1" }
+  local env, files = { DISABLE_AUTOUPDATER = "1", CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC = "1" }, {}
   add_options(argv, env, ask.options)
+  add_system_prompt(argv, files, ask)
   add_key(env, ask)
   add_mcp(argv, env, ask.mcp_servers)
   if ask.schema then
@@ -120,7 +130,7 @@ function M.command(ask)
   if ask.session_id then
     argv[#argv + 1] = "--resume=" .. ask.session_id
   end
-  return { argv = argv, env = env, stdin = prompts.with_files(ask.prompt, ask.files) }
+  return { argv = argv, env = env, files = files, stdin = prompts.with_files(ask.prompt, ask.files) }
 end
 
 -- ------------------------------------------------------------------------------------ its output

@@ -46,7 +46,8 @@ local function set_provider(argv, ask)
   set(argv, "model_providers.lbox.wire_api", "responses")
 end
 
---- The MCP servers; headers, which are secrets, are in its environment.
+--- The MCP servers; headers, which are secrets, are in its environment. It takes a URL from its settings only, which
+--- would be a file that a killed run leaves behind, or words of its command line.
 local function set_mcp(argv, env, servers)
   local variable = mcp.variables(env)
   for _, server in ipairs(servers) do
@@ -126,7 +127,7 @@ function M.command(ask)
   local env = { [ask.provider.key] = ask.key, RUST_BACKTRACE = "0" }
   set_mcp(argv, env, ask.mcp_servers)
   if ask.schema then
-    local path = ask.dir .. "/schema.json"
+    local path = ask.dir .. ".schema.json"
     argv[#argv + 1] = "--output-schema=" .. path
     files[1] = { path = path, bytes = json.encode(closed(ask.schema)) }
   end

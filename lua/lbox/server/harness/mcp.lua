@@ -120,12 +120,27 @@ function M.variables(env)
   end
 end
 
+--- What may be secret of a URL: its user and its query, each as a whole and what is of value in it.
+local function add_secrets_of(url, secrets)
+  local user = url:match("^%a+://([^/?#]*)@")
+  local query = url:match("%?([^#]*)")
+  secrets[#secrets + 1] = user
+  secrets[#secrets + 1] = user and user:match(":(.*)")
+  secrets[#secrets + 1] = query
+  for value in (query or ""):gmatch("=([^&]+)") do
+    secrets[#secrets + 1] = value
+  end
+end
+
 --- What must not be told of them.
 ---@param servers lbox.server.McpServer[]
 ---@return string[]
 function M.secrets(servers)
   local secrets = {}
   for _, server in ipairs(servers) do
+    if server.source == "url" then
+      add_secrets_of(server.package_or_url, secrets)
+    end
     for _, value in pairs(server.headers or {}) do
       secrets[#secrets + 1] = value
       secrets[#secrets + 1] = value:match("^%a+%s+(.+)$")
