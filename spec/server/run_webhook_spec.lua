@@ -121,16 +121,26 @@ describe("an agent run with a webhook", function()
     assert.are.equal(1, #hook.told)
   end)
 
-  it("is refused without a webhook that can be told", function()
-    local function refusal(webhook)
-      local status, answer = server:ask("POST", "/v2/box/" .. box.id .. "/run",
+  it("is refused without a webhook that can be told, and not with others", function()
+    local function answer(webhook)
+      local status, text = server:ask("POST", "/v2/box/" .. box.id .. "/run",
         json.encode { prompt = "x", webhook = webhook })
-      return ("%d: %s"):format(status, answer)
+      return ("%d: %s"):format(status, text)
     end
-    assert.matches('^400: .*webhook.* must be { url, headers }', refusal())
-    assert.matches('^400: .*webhook.* must be { url, headers }', refusal("http://127.0.0.1:1/"))
-    assert.matches("^400: .*webhook%.url .*ftp:", refusal { url = "ftp://x" })
-    assert.matches("^400: .*webhook.headers: the value of A", refusal { url = hook.url, headers = { A = "b\r\nC: d" } })
+    assert.matches('^400: .*webhook.* must be { url, headers }', answer())
+    assert.matches('^400: .*webhook.* must be { url, headers }', answer("http://127.0.0.1:1/"))
+    assert.matches("^400: .*webhook%.url .*ftp:", answer { url = "ftp://x" })
+    assert.matches("^400: .*webhook.headers: the value of A", answer { url = hook.url, headers = { A = "b\r\nC: d" } })
+    for _, name in ipairs { "Content-Length", "transfer-encoding", "Host", "Connection", "Expect", "TE" } do
+      assert.matches("webhook.headers: " .. name .. " is set by who sends the request",
+        answer { url = hook.url, headers = { [name] = "3" } }, 1, true)
+    end
+    for _, url in ipairs { "http://a:99999", "https://a:65536/x", "http://[::1]:x", "http://u:p@a:0" } do
+      assert.matches("^400: .*webhook%.url .* a port up to 65535", answer { url = url })
+    end
     assert.are.same({}, box:list_runs())
+    for _, url in ipairs { "http://127.0.0.1:1", "http://u:p@[::1]:65535/x?a:99999", "HTTPS://[::1]:" } do
+      assert.matches("^2%d%d: ", answer { url = url })
+    end
   end)
 end)

@@ -10,10 +10,21 @@ local M = {}
 
 local TRIES, PAUSE_MS, TIMEOUT_MS = 4, 1000, 10000
 local MAX_ANSWER = 64 * 1024
-local MAX_URL, MAX_HEADERS = 2048, 8192
+local MAX_URL, MAX_HEADERS, MAX_PORT = 2048, 8192, 65535
+
+-- They say where a request goes and where it ends, which whoever sends it has to know better.
+local RESERVED = { connection = true, ["content-length"] = true, expect = true, host = true, ["keep-alive"] = true,
+  ["proxy-connection"] = true, te = true, trailer = true, ["transfer-encoding"] = true, upgrade = true }
 
 local function refuse(message)
   errors.raise("api", message, { status_code = 400 })
+end
+
+--- Whether it is a URL of http or https, of a port that can be.
+local function is_url(text)
+  local authority = text:match("^[Hh][Tt][Tt][Pp][Ss]?://([^%s%c/?#]+)[^%s%c]*$")
+  local port = authority and authority:gsub("^.*@", ""):gsub("^%[.*%]", ""):match(":(.*)$") or ""
+  return authority ~= nil and (port == "" or port:match("^%d+$") and tonumber(port) >= 1 and tonumber(port) <= MAX_PORT)
 end
 
 --- Raises 400 unless a webhook can be told there.
@@ -22,13 +33,16 @@ end
 ---@param named string|nil  what comes before the names of the two fields
 function M.check(to, headers, named)
   named = named or "webhook_"
-  if to and (#to > MAX_URL or not to:match("^[Hh][Tt][Tt][Pp][Ss]?://[^%s%c/?#]+[^%s%c]*$")) then
-    refuse(("%surl %q: an http or https URL of at most %d characters"):format(named, to:sub(1, 200), MAX_URL))
+  if to and (#to > MAX_URL or not is_url(to)) then
+    refuse(("%surl %q: an http or https URL of at most %d characters and a port up to %d"):format(named,
+      to:sub(1, 200), MAX_URL, MAX_PORT))
   end
   local size = 0
   for name, value in pairs(headers or {}) do
     if type(name) ~= "string" or not name:match("^[%w!#$%%&'*+.^_`|~-]+$") then
       refuse(("%sheaders: %q is no name of a header"):format(named, tostring(name)))
+    elseif RESERVED[name:lower()] then
+      refuse(("%sheaders: %s is set by who sends the request"):format(named, name))
     elseif type(value) ~= "string" or value:find("[%c]") then
       refuse(("%sheaders: the value of %s must be a string without control characters"):format(named, name))
     end
