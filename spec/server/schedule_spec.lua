@@ -275,6 +275,40 @@ describe("a schedule of a local box", function()
     assert.are.equal("/tmp/missed\n", box.exec:command("ls /tmp/missed").stdout)
   end)
 
+  it("has its webhook told by the next server when this one ends before", function()
+    hook.statuses = { 503 }
+    local made = box.schedule:exec { cron = "0 0 1 1 *", command = "echo so far; exit 3", webhook_url = hook.url,
+      webhook_headers = { ["X-Secret"] = "s3" } }
+    make_due(made.id)
+    wait_for("no webhook", function() return hook.told[1] end)
+    server:kill("KILL")
+    server = support.start { dir = server.dir }
+    box = Box.get(box.id, server:client())
+    wait_for("no webhook after that", function() return hook.told[2] end)
+    assert.are.same(hook.told[1], hook.told[2])
+    assert.are.same({ made.id, "failed", "so far\n", "the command ended with exit code 3" },
+      { hook.told[2].body.schedule_id, hook.told[2].body.status, hook.told[2].body.output, hook.told[2].body.error })
+    server:kill("KILL")
+    server = support.start { dir = server.dir }
+    box = Box.get(box.id, server:client())
+    lbox.sleep(300)
+    assert.are.equal(2, #hook.told)
+    assert.are.equal(1, box.schedule:get(made.id).total_failures)
+  end)
+
+  it("tells its webhook that the box was deleted during a run", function()
+    local other = Box.create(server:client())
+    box, other = other, box
+    local made = box.schedule:exec { cron = "0 0 1 1 *", command = "sleep 60", webhook_url = hook.url }
+    make_due(made.id)
+    wait_for("no run", function() return box.schedule:get(made.id).total_runs == 1 end)
+    box:delete()
+    box = other
+    wait_for("no webhook", function() return hook.told[1] end)
+    assert.are.same({ made.id, "failed" }, { hook.told[1].body.schedule_id, hook.told[1].body.status })
+    assert.is_string(hook.told[1].body.error)
+  end)
+
   it("keeps a server busy as long as it is active", function()
     local function busy()
       return support.sh(("curl -s -H 'X-Box-Api-Key: %s' %s/lbox/hello"):format(server.key, server.url)):match(

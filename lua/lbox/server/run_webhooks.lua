@@ -1,5 +1,5 @@
---- Webhooks of single runs: who is told when one has ended. What is to be told is kept until it has arrived or was
---- given up, so that a server that ends meanwhile tells it at its next start.
+--- Webhooks of runs, single ones and those of schedules: who is told when one has ended. What is to be told is kept
+--- until it has arrived or was given up, so that a server that ends meanwhile tells it at its next start.
 local async = require "lbox.async"
 local errors = require "lbox.errors"
 local fields = require "lbox.server.fields"
@@ -23,18 +23,27 @@ end
 ---@param server table
 ---@param run lbox.server.Run
 ---@param hook { url: string, headers: table<string, string>|nil }
-function M.keep(server, run, hook)
-  server.store:write("INSERT INTO webhooks (run_id, box_id, url, headers) VALUES (?, ?, ?, ?)", run.id, run.box_id,
-    hook.url, json.encode(hook.headers or {}))
+---@param schedule_id string|nil
+function M.keep(server, run, hook, schedule_id)
+  server.store:write("INSERT INTO webhooks (run_id, box_id, url, headers, schedule_id) VALUES (?, ?, ?, ?, ?)", run.id,
+    run.box_id, hook.url, json.encode(hook.headers or {}), schedule_id)
+end
+
+--- Keeps why a run has failed, of which its record says only that.
+---@param server table
+---@param run_id string
+---@param failure string
+function M.keep_failure(server, run_id, failure)
+  server.store:write("UPDATE webhooks SET failure = ? WHERE run_id = ?", failure, run_id)
 end
 
 --- What is told of a run that has ended (box-api.md §4.9); when its record is gone, so is the box.
 local function payload(server, row)
   local record = server.store:run(row.box_id, row.run_id) or { error_message = "the box was deleted" }
   local completed = record.status == "completed"
-  return { box_id = row.box_id, run_id = row.run_id, status = completed and "completed" or "failed",
-    output = record.output, metadata = {},
-    error = not completed and (record.error_message or "the run did not complete") or nil }
+  return { box_id = row.box_id, run_id = row.run_id, schedule_id = row.schedule_id,
+    status = completed and "completed" or "failed", output = record.output, metadata = {},
+    error = not completed and (record.error_message or row.failure or "the run did not complete") or nil }
 end
 
 local function tell(server, row)

@@ -6,9 +6,9 @@ local cron = require "lbox.server.cron"
 local errors = require "lbox.errors"
 local ids = require "lbox.server.ids"
 local json = require "lbox.json"
+local run_webhooks = require "lbox.server.run_webhooks"
 local runs = require "lbox.server.runs"
 local shell_run = require "lbox.server.shell_run"
-local webhook = require "lbox.server.webhook"
 
 local M = {}
 
@@ -97,32 +97,18 @@ function KINDS.prompt(self, box, settings, run)
   end
 end
 
---- Tells the webhook how a run ended.
-local function tell(self, row, payload)
-  local to = row.settings.webhook_url
-  if not to then
-    return
-  end
-  payload.box_id, payload.schedule_id, payload.metadata = row.box_id, row.id, {}
-  self.server.scope:spawn(function()
-    local ok, why = pcall(webhook.post, to, row.settings.webhook_headers, payload)
-    if why and not errors.is(why, "cancelled") then
-      self.server.log(("schedule %s: %s"):format(row.id, ok and why or async.describe(why)))
-    end
-  end)
-end
-
 --- Notes how a run ended, by its record; when that is gone, so is the box.
-local function finished(self, row, run, failure)
-  local record = self.server.store:run(row.box_id, run.id)
+local function note(self, row, run_id, failure)
+  local record = self.server.store:run(row.box_id, run_id)
   if not record then
     return
   end
   local failed = record.status ~= "completed"
   update(self, row.id, "last_run_status = CASE WHEN last_run_id = ? THEN ? ELSE last_run_status END, "
-    .. "total_failures = total_failures + ?", run.id, failed and "failed" or "completed", failed and 1 or 0)
-  tell(self, row, { run_id = run.id, status = failed and "failed" or "completed", output = record.output,
-    error = failed and (record.error_message or failure or "the run did not complete") or nil })
+    .. "total_failures = total_failures + ?", run_id, failed and "failed" or "completed", failed and 1 or 0)
+  if failure then
+    run_webhooks.keep_failure(self.server, run_id, failure)
+  end
 end
 
 local function execute(self, row, box, run)
@@ -136,7 +122,10 @@ local function execute(self, row, box, run)
     end
     pcall(run.finish, run, { status = "failed", error_message = errors.is(err) and err.message or "the server failed" })
   end
-  local noted, why = pcall(finished, self, row, run, ok and err or nil)
+  local noted, why = pcall(function()
+    note(self, row, run.id, ok and err or nil)
+    run_webhooks.tell(self.server, run.id)
+  end)
   if not noted then
     self.server.log(("schedule %s: %s"):format(row.id, tostring(why)))
   end
@@ -154,6 +143,9 @@ local function start(self, row, now, next_at)
       model = settings.type == "prompt" and (settings.model or box.config.model) or nil, schedule_id = row.id })
     update(self, row.id, "next_at = ?, last_run_at = ?, last_run_id = ?, last_run_status = NULL, "
       .. "total_runs = total_runs + 1", next_at, now, run.id)
+    if settings.webhook_url then
+      run_webhooks.keep(self.server, run, { url = settings.webhook_url, headers = settings.webhook_headers }, row.id)
+    end
   end)
   if not ok then
     if run then
@@ -248,10 +240,10 @@ local function keep_time(self)
   end
 end
 
---- Runs that were going when the server ended have failed.
+--- Runs that were going when the server ended have failed; who is to be told of them is with all others.
 local function settle(self)
   for _, row in ipairs(query(self, "WHERE last_run_id IS NOT NULL AND last_run_status IS NULL")) do
-    finished(self, row, { id = row.last_run_id })
+    note(self, row, row.last_run_id)
   end
 end
 

@@ -2,7 +2,6 @@
 local async = require "lbox.async"
 local posix = require "lbox.server.posix"
 local run_webhooks = require "lbox.server.run_webhooks"
-local webhook = require "lbox.server.webhook"
 
 local M = {}
 
@@ -72,7 +71,7 @@ function M.run(server)
   wait_while(function() return busy() and not server.hurry.settled end, GRACE_MS)
   each_run(server, function(run) run:abandon(STOPPED) end)
   -- A webhook that cannot be told by then is told at the next start.
-  wait_while(function() return busy() or webhook.busy() or run_webhooks.busy(server) end, LAST_MS)
+  wait_while(function() return busy() or run_webhooks.busy(server) end, LAST_MS)
   server.stopped = true
   for _, each in ipairs(server.listeners) do
     each:stop()

@@ -94,6 +94,9 @@ local VERSIONS = { [[
     url TEXT NOT NULL,
     headers TEXT NOT NULL       -- as JSON
   );
+]], [[
+  ALTER TABLE webhooks ADD COLUMN schedule_id TEXT; -- whose run it is
+  ALTER TABLE webhooks ADD COLUMN failure TEXT;     -- why it failed, if its record does not say that
 ]] }
 
 ---@class lbox.server.Store

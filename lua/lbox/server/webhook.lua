@@ -83,16 +83,12 @@ local function send(to, lines, body)
   end
 end
 
--- How many are being told.
-local telling = 0
-
---- Whether anybody is being told.
----@return boolean
-function M.busy()
-  return telling > 0
-end
-
-local function post(to, headers, payload)
+--- Posts `payload`, again when that fails and may yet succeed. Returns why it was given up, or nil.
+---@param to string
+---@param headers table<string, string>|nil
+---@param payload table
+---@return string|nil why
+function M.post(to, headers, payload)
   local lines, body = header_lines(headers), json.encode(payload)
   for try = 1, TRIES do
     local why, again = send(to, lines, body)
@@ -103,21 +99,6 @@ local function post(to, headers, payload)
     end
     async.sleep(PAUSE_MS * 4 ^ (try - 1))
   end
-end
-
---- Posts `payload`, again when that fails and may yet succeed. Returns why it was given up, or nil.
----@param to string
----@param headers table<string, string>|nil
----@param payload table
----@return string|nil why
-function M.post(to, headers, payload)
-  telling = telling + 1
-  local ok, why = pcall(post, to, headers, payload)
-  telling = telling - 1
-  if not ok then
-    error(why, 0)
-  end
-  return why
 end
 
 return M
