@@ -133,9 +133,28 @@ describe("a skill in a local box", function()
     assert.matches("^409: .*the box has another skill of that name", refusal(box.skills.add, box.skills, "acme/other"))
     assert.matches("Digs%.", out(box, "cat ~/.claude/skills/digger/SKILL.md"))
     assert.are.same({ "acme/tools/digger" }, box.skills:list())
-    assert.are.equal("", out(box, "ls -A " .. PLACE .. "acme/other"))
     out(box, "mkdir ~/.claude/skills/rake; touch ~/.claude/skills/rake/own")
     assert.matches("^409: ", refusal(box.skills.add, box.skills, "acme/tools/rake"))
     assert.are.equal("own\n", out(box, "ls ~/.claude/skills/rake"))
+    assert.are.equal("acme\nacme/tools\n", out(box, "cd " .. PLACE .. "; ls -d * */*"))
+  end)
+
+  it("says what of the box is in its way, and leaves nothing of itself behind", function()
+    for command, why in pairs {
+      ["touch ~/.agents"] = "/home/boxuser/.agents[^ ]*: Not a directory",
+      ["mkdir -m 0 ~/.agents"] = "/home/boxuser/.agents[^ ]*: Permission denied",
+      ["ln -s .agents ~/.agents"] = "/home/boxuser/.agents[^ ]*: Too many levels",
+      ["mkdir -p ~/.agents/skills/acme; chmod 500 ~/.agents/skills/acme"] = "/acme/tools[^ ]*: Permission denied",
+      ["touch ~/.claude"] = "/home/boxuser/.claude[^ ]*: Not a directory",
+      ["mkdir -p ~/.claude/skills/rake"] = "another skill of that name",
+    } do
+      local box = create()
+      out(box, "cd; " .. command)
+      assert.matches("^409: the skill \"acme/tools/rake\": .*" .. why,
+        refusal(box.skills.add, box.skills, "acme/tools/rake"))
+      assert.are.equal("", out(box, "cd; chmod -R u+rwx .agents 2>/dev/null; find . -name tools -o -name '.run_*'"))
+      assert.are.same({}, box.skills:list())
+      box:delete()
+    end
   end)
 end)

@@ -134,15 +134,26 @@ local function run(server, row, box, what, script, ...)
   end
 end
 
+-- Makes the directories a skill takes, or says what of the box is in the way.
+local PREPARE = [[
+link=~/.claude/skills/$3
+if [ -e "$link" ] && [ "$(readlink "$link")" != "$2" ]; then
+  echo "the box has another skill of that name: $link"; exit 1
+fi
+mkdir -p ~/.claude/skills "$1"
+]]
+
 -- Puts what was written to its place, with a link where Claude Code looks, which has skills side by side.
 local INSTALL = [[
 from=$1 to=$2 link=~/.claude/skills/$3; shift 3
-if [ -e "$link" ] && [ "$(readlink "$link")" != "$to" ]; then
-  rm -rf "$from"; echo "the box has another skill of that name: $link"; exit 1
-fi
 cd "$from"; [ $# -eq 0 ] || chmod 755 "$@"; cd /
 rm -rf "$to"; mv "$from" "$to"
-mkdir -p ~/.claude/skills; ln -sfn "$to" "$link"
+ln -sfn "$to" "$link"
+]]
+
+-- Removes what was written, and the directory of its repository when there is nothing else in it.
+local ABANDON = [[
+rm -rf "$1"; cd "$2"; rmdir -p "$3"
 ]]
 
 local REMOVE = [[
@@ -169,18 +180,20 @@ end
 local function install(server, row, box, id)
   local found, repository = find(server, id)
   for name, dir in pairs(found) do
-    local files, executables = files_of(dir), {}
-    local staged = ("%s%s/.%s"):format(PLACE, repository, ids.run())
-    local ok, err = pcall(write_files, box, files, staged)
-    if not ok then
-      pcall(box.remove_tree, box, staged)
-      error(err, 0)
-    end
+    local what, files, executables = ("the skill %q"):format(id), files_of(dir), {}
+    local staged, to = ("%s%s/.%s"):format(PLACE, repository, ids.run()), ("%s%s/%s"):format(PLACE, repository, name)
     for _, file in ipairs(files) do
       executables[#executables + 1] = file.executable and file.rel or nil
     end
-    run(server, row, box, ("the skill %q"):format(id), INSTALL, staged, ("%s%s/%s"):format(PLACE, repository, name),
-      name, table.unpack(executables))
+    local ok, err = pcall(function()
+      run(server, row, box, what, PREPARE, staged, to, name)
+      write_files(box, files, staged)
+      run(server, row, box, what, INSTALL, staged, to, name, table.unpack(executables))
+    end)
+    if not ok then
+      pcall(run, server, row, box, what, ABANDON, staged, PLACE, repository)
+      error(err, 0)
+    end
   end
 end
 
