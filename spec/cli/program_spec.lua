@@ -212,6 +212,23 @@ describe("the lbox program", function()
     assert.matches("limits of memory, disk%s+4 GB and 5 GB in a small box", text)
   end)
 
+  it("lets doctor say whether node runs TypeScript, and where npx is", function()
+    local dir = support.directory()
+    local found = support.sh("ls /usr/local/bin/node /usr/bin/node 2>/dev/null"):match("^[^\n]+")
+    -- In a mount namespace of its own this node is the machine's.
+    local function doctor(node)
+      support.sh(("printf '#!/bin/sh\\n%s\\n' >%s/node; chmod 755 %s/node"):format(node, dir, dir))
+      return (support.sh(("unshare --user --map-root-user --mount sh -c 'mount --bind %s/node %s "
+        .. "&& exec env LBOX_DATA=%s/data %s doctor'"):format(dir, found, dir, program)))
+    end
+    assert.matches("ok   node +" .. found .. "\n", doctor("echo true"))
+    assert.matches("note node +" .. found .. ": exec:code in ts takes node 22.6 or newer\n", doctor("echo false"))
+    local text = doctor("exit 1")
+    assert.matches("note node +" .. found .. ": it does not run\n", text)
+    assert.matches("ok   npx +/usr/", text)
+    support.sh("rm -rf " .. dir)
+  end)
+
   it("lets doctor find the server that runs, and agents", function()
     local server = support.start()
     support.sh(("mkdir -p %s/agents/bin && cp /bin/true %s/agents/bin/codex"):format(server.dir, server.dir))

@@ -3,6 +3,7 @@
 local agent_programs = require "lbox.server.agent_programs"
 local argparse = require "argparse"
 local async = require "lbox.async"
+local child = require "lbox.server.child"
 local core = require "lbox.core"
 local data = require "lbox.server.data"
 local harnesses = require "lbox.server.harness"
@@ -19,6 +20,7 @@ local M = {}
 -- What boxes make use of when the host has it. `need` says which call asks for it.
 local OPTIONAL = {
   { program = "node", package = "nodejs", need = "exec:code in js, runtime node" },
+  { program = "npx", package = "npm", need = "MCP servers of a package" },
   { program = "python3", package = "python3", need = "exec:code in python, runtime python" },
   { program = "git", package = "git", need = "git inside boxes" },
   { program = "gh", package = "gh", need = "git:create_pr" },
@@ -27,6 +29,8 @@ local OPTIONAL = {
   { program = "rustc", package = "rustc", need = "runtime rust" },
   { program = "cargo", package = "cargo", need = "building Rust" },
 }
+
+local NODE_TIMEOUT_MS = 10000
 
 local function line(mark, what, detail)
   print(("  %-4s %-22s %s"):format(mark, what, detail or ""))
@@ -142,12 +146,27 @@ local function report_server(dir)
   return not trouble and room
 end
 
+--- What boxes cannot do with a program that is there; nil: nothing.
+local function lacks(program, path)
+  if program ~= "node" then
+    return nil
+  end
+  local ok, status, text = pcall(child.run, { argv = { path, "-p", runtimes.RUNS_TYPESCRIPT }, env = {}, cwd = "/",
+    timeout = NODE_TIMEOUT_MS })
+  if not ok or status.exit_code ~= 0 then
+    return "it does not run"
+  end
+  return not text:find("true", 1, true) and ("exec:code in ts takes node %s or newer"):format(runtimes.TYPESCRIPT_NODE)
+    or nil
+end
+
 local function report_optional()
   print("inside boxes")
   for _, item in ipairs(OPTIONAL) do
     local path = runtimes.find(item.program)
+    local lack = path and lacks(item.program, path)
     if path then
-      line("ok", item.program, path)
+      line(lack and "note" or "ok", item.program, path .. (lack and ": " .. lack or ""))
     else
       line("-", item.program, ("missing, for %s: apt-get install %s"):format(item.need, item.package))
     end

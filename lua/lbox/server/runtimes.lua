@@ -45,6 +45,10 @@ function M.find(name)
   end
 end
 
+--- What prints "true" when node runs it with `-p` and can run TypeScript.
+M.RUNS_TYPESCRIPT = "process.allowedNodeEnvironmentFlags.has('--experimental-strip-types')"
+M.TYPESCRIPT_NODE = "22.6"
+
 --- Raises 422 unless boxes find the program.
 ---@param program string
 ---@param package string  Debian's

@@ -41,16 +41,16 @@ local function code_command(server, request, row)
   end
   runtimes.need(language[1], language.package)
   if body.language == "ts" and node_strips_types ~= true then
-    local process = server.boxes:sandbox(row):spawn { argv = { "node", "-p",
-      "process.allowedNodeEnvironmentFlags.has('--experimental-strip-types')" }, cwd = "/",
-      env = server.boxes.environment(row) }
+    local process = server.boxes:sandbox(row):spawn { argv = { "node", "-p", runtimes.RUNS_TYPESCRIPT },
+      cwd = "/", env = server.boxes.environment(row) }
     local output = ""
     for _, bytes in process.read, process do
       output = output .. bytes
     end
     node_strips_types = output:find("true") ~= nil
     if not node_strips_types then
-      refuse(422, "the node of this machine does not run TypeScript: it takes node 22.6 or newer")
+      refuse(422, ("the node of this machine does not run TypeScript: it takes node %s or newer"):format(
+        runtimes.TYPESCRIPT_NODE))
     end
   end
   local argv = table.move(language, 1, #language, 1, {})
