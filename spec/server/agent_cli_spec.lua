@@ -163,6 +163,7 @@ describe("the CLI of an agent", function()
       ['400: mcp_servers: there are two of the name "a"'] = { of {}, of {} },
       ['400: mcp_servers[0]: source "pip": npm or url'] = { of { source = "pip" } },
       ['400: mcp_servers[0]: package "--x" is none of npm\'s'] = { of { package_or_url = "--x" } },
+      ['400: mcp_servers[0]: package "" is none of npm\'s'] = { of { package_or_url = "" } },
       ['400: mcp_servers[0]: headers go with the source url'] = { of { headers = { A = "b" } } },
       ['400: mcp_servers[1]: url "x": an http or https URL'] = { of {}, of { name = "b", source = "url" } },
       ['400: mcp_servers[0]: the header A must be a string without control characters'] =

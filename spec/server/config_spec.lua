@@ -117,6 +117,16 @@ describe("a local box", function()
       assert.are.equal(400, code)
       assert.is_truthy(answer:find(message, 1, true), answer)
     end
+    for _, command in ipairs { "/etc/x", "../../x", "bin/x", "/home/boxuser/../../etc/x", "/workspace/home/a/..",
+      "/home/boxuser/", "/home/boxuser", "a\nb", ("x"):rep(5000) } do
+      raises(400, "a name on PATH, or a path below /workspace/home/ or /home/boxuser/",
+        with_agent.configure_custom_harness, with_agent, { command = command })
+      raises(400, "a name on PATH, or a path below /workspace/home/ or /home/boxuser/", Box.create, server:client {
+        agent = { harness = "custom", custom_harness = { command = command } } })
+    end
+    for _, command in ipairs { "x", "..x", "/workspace/home/a..b/x", "/home/boxuser/x y" } do
+      with_agent:configure_custom_harness { command = command }
+    end
   end)
 
   it("has the network policy that it was given last", function()

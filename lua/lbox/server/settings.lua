@@ -10,6 +10,7 @@ local M = {}
 local MAX_LABELS, MAX_LABEL = 5, 20
 local MAX_SKILLS, MAX_SKILL = 50, 200
 local MAX_NAME = 100
+local MAX_PATH = 4095
 local MAX_INIT_COMMAND = 64 * 1024
 -- Of an ephemeral box, in seconds: three days.
 local MAX_TTL = 259200
@@ -107,11 +108,32 @@ function M.init_command(command)
   end
 end
 
+--- Where commands of custom harnesses may be that are not found by their names.
+local HARNESS_PLACES = { "/workspace/home/", "/home/boxuser/" }
+
+--- Whether it is a name, or a path within one of those places (box-api.md §4.10).
+local function is_harness_command(command)
+  if #command > MAX_PATH or command:find("%c") then
+    return false
+  elseif not command:find("/", 1, true) then
+    return true
+  end
+  for _, place in ipairs(HARNESS_PLACES) do
+    if command:sub(1, #place) == place and command:sub(-1) ~= "/" then
+      return not (command .. "/"):find("/../", 1, true)
+    end
+  end
+  return false
+end
+
 ---@param runner table
 function M.custom_runner(runner)
   fields.check(runner, { command = "string!", args = "strings", protocol = "string" })
   if not runner.command:find("%S") then
     refuse(400, "the command of custom_runner must not be empty")
+  elseif not is_harness_command(runner.command) then
+    refuse(400, ("the command of custom_runner %q: a name on PATH, or a path below %s"):format(
+      runner.command:sub(1, 200), table.concat(HARNESS_PLACES, " or ")))
   elseif runner.protocol and runner.protocol ~= "box-sse-v1" then
     refuse(400, ("protocol %q: only \"box-sse-v1\" is known"):format(runner.protocol))
   end

@@ -27,7 +27,7 @@ end
 
 local function check_npm(server, where)
   local package = server.package_or_url
-  if package:sub(1, 1) == "-" or package:find("[%s%c]") or #package > MAX_WORD then
+  if package == "" or package:sub(1, 1) == "-" or package:find("[%s%c]") or #package > MAX_WORD then
     refuse(400, ("%s: package %q is none of npm's"):format(where, package:sub(1, 100)))
   end
   if next(server.headers or {}) then
