@@ -165,8 +165,10 @@ function M.behaves(harness, model, how)
 
   it("gives typed output by a schema", function()
     llm:script { { run = "true" }, { structured = { name = "lbox", count = 3 } }, { text = "done" } }
-    local run = box.agent:run { prompt = "describe", response_schema = { name = "string", count = "integer" } }
+    local run = box.agent:run { prompt = "describe", response_schema = { name = "string", count = "integer" },
+      files = { { data = "aGVsbG8=", media_type = "text/plain", filename = "schema.json" } } }
     assert.are.same({ name = "lbox", count = 3 }, run.result)
+    assert.are.equal("hello", box.exec:command("cat $(find ~/.lbox/prompts -name schema.json)").result)
     assert.are.same({ name = "lbox", count = 3 }, json.decode(recorded().output))
   end)
 
