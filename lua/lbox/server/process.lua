@@ -221,6 +221,8 @@ local function finish(self, result)
   if self.result then
     return
   end
+  -- Also when its keeper was quicker than the end of the box, or went first.
+  result.stopped = result.stopped or (result.exit_code == KILLED and self.sandbox.closed) or nil
   self.result = result
   self.ended:resolve()
   close_pipe(self, "status")
