@@ -80,6 +80,21 @@ local function snapshots(name, start, start_again)
       other:delete()
     end)
 
+    it("is left as it is by boxes made of it at once, and leaves its box so", function()
+      box.exec:command("mkdir -p shut; cd shut; for i in $(seq 60); do mkdir $i; echo $i > $i/f; chmod 0 $i/f $i; done")
+      local snapshot = box:snapshot { name = "shut" }
+      local TELL_SHUT = "cd shut; stat -c %a * | sort | uniq -c | tr -s ' '; chmod 700 *; stat -c %a */f | sort "
+        .. "| uniq -c"
+      local others = lbox.map({ 1, 2, 3, 4, 5, 6 }, function() return from(snapshot) end)
+      for _, other in ipairs(others) do
+        assert.matches("^ 60 0\n +60 0\n$", other.exec:command(TELL_SHUT).stdout)
+        other:delete()
+      end
+      assert.matches("^ 60 0\n", box.exec:command(TELL_SHUT).stdout)
+      box.exec:command("chmod -R u+rwx shut; rm -r shut")
+      box:delete_snapshot(snapshot.id)
+    end)
+
     it("is of one moment, and what runs goes on behind it", function()
       -- Two files that one process always changes together, first `a`.
       box.files:write { path = "/home/boxuser/pair.py", content = [[

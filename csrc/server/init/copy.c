@@ -60,46 +60,6 @@ static int open_beneath(int dir, const char *name, int flags)
   return fd < 0 && errno == ENOSYS ? openat(dir, name, flags) : fd;
 }
 
-static int set_mode(int fd, mode_t mode)
-{
-  char self[64];
-  snprintf(self, sizeof self, "/proc/self/fd/%d", fd);
-  return chmod(self, mode & 07777);
-}
-
-/* Opens what its owner may have closed to himself, and gives it back its permissions; those of a
-   directory only `shut` gives back, as its entries cannot be reached without them. */
-static int open_closed(int dir, const char *name, int flags, const struct stat *st, mode_t need)
-{
-  int fd = -1;
-  int handle = open_beneath(dir, name, O_PATH);
-  if (handle < 0)
-    return -1;
-  if (set_mode(handle, st->st_mode | need) == 0)
-    fd = open_beneath(dir, name, flags);
-  int code = errno;
-  if (fd < 0 || !S_ISDIR(st->st_mode))
-    set_mode(handle, st->st_mode);
-  close(handle);
-  errno = code;
-  return fd;
-}
-
-/* Opens what may be closed to its owner too, who is root or us. */
-static int open_own(int dir, const char *name, int flags, const struct stat *st, mode_t need)
-{
-  if (geteuid() == 0 || (st->st_mode & need) == need)
-    return open_beneath(dir, name, flags);
-  return open_closed(dir, name, flags, st, need);
-}
-
-static void shut(int fd, const struct stat *st)
-{
-  struct stat now;
-  if (fstat(fd, &now) == 0 && (now.st_mode & 07777) != (st->st_mode & 07777))
-    fchmod(fd, st->st_mode & 07777);
-}
-
 /* --- files ------------------------------------------------------------------------------------ */
 
 /* Where something cannot be done this way, but can be in another. */
@@ -200,7 +160,7 @@ static int dress(struct copy *c, int fd, const struct stat *st)
 static int copy_data(struct copy *c, struct place p, const char *name, const struct stat *st)
 {
   struct stat is;
-  int from = open_own(p.from, name, O_RDONLY | O_NONBLOCK | O_NOCTTY, st, 0400);
+  int from = open_beneath(p.from, name, O_RDONLY | O_NONBLOCK | O_NOCTTY);
   if (from < 0)
     return errno;
   int to = openat(p.to, name, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
@@ -293,7 +253,7 @@ static int copy_dir(struct copy *c, struct place p, const char *name, const char
   enum { HOW = O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC };
   if (depth > MAX_DEPTH)
     return ENAMETOOLONG;
-  int from = open_own(p.from, name, HOW, st, 0500);
+  int from = open_beneath(p.from, name, HOW);
   DIR *dir = from >= 0 ? fdopendir(from) : NULL;
   int to = dir && mkdirat(p.to, as, 0700) == 0 ? openat(p.to, as, HOW) : -1;
   int code = to < 0 ? errno : copy_entries(c, dir, to, depth);
@@ -301,8 +261,6 @@ static int copy_dir(struct copy *c, struct place p, const char *name, const char
     code = dress(c, to, st);
   if (to >= 0)
     close(to);
-  if (from >= 0)
-    shut(from, st);
   if (dir)
     closedir(dir);
   else if (from >= 0)

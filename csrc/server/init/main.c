@@ -18,6 +18,7 @@
 #include <fcntl.h>
 #include <linux/sched.h>
 #include <poll.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdbool.h>
 #include <stdint.h>
@@ -42,6 +43,7 @@
 #include "server/init/terminal.h"
 #include "server/init/tree.h"
 #include "server/init/usage.h"
+#include "server/init/userns.h"
 #include "server/net/holder.h"
 #include "server/net/tun.h"
 
@@ -456,6 +458,15 @@ static long parse_uid(const char *text)
   return !*text || *end || uid < 0 || uid > INT32_MAX ? -1 : uid;
 }
 
+/* Gives us power over what we own: a box may have closed some of it to its owner, and to open it
+   would be to change it. Where we cannot have that, it is left closed. */
+static void own_all(void)
+{
+  unsigned uid = geteuid(), gid = getegid();
+  if (uid != 0 && unshare(CLONE_NEWUSER) == 0)
+    (void)lbox_userns_map(uid, uid, gid, gid);
+}
+
 static int copy(const char *from, const char *to, const char *owner)
 {
   long uid = owner ? parse_uid(owner) : -1;
@@ -464,6 +475,7 @@ static int copy(const char *from, const char *to, const char *owner)
     return say(owner, EINVAL);
   raise_limit();
   umask(0);
+  own_all();
   int code = lbox_tree_copy(from, to, uid, &copied);
   if (code == 0)
     printf("%llu\n", (unsigned long long)copied.bytes);

@@ -10,6 +10,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "server/init/userns.h"
 #include "server/net/arp.h"
 #include "server/net/netlink.h"
 #include "server/net/sockets.h"
@@ -48,36 +49,13 @@ static struct lbox_network network(const uint8_t *bytes, uint8_t prefix)
 
 /* --- the namespaces --------------------------------------------------------------------------- */
 
-static int write_file(const char *path, const char *text)
-{
-  int fd = open(path, O_WRONLY | O_CLOEXEC);
-  if (fd < 0)
-    return errno;
-  int code = write(fd, text, strlen(text)) < 0 ? errno : 0;
-  close(fd);
-  return code;
-}
-
-/* Whoever we are outside, we are 0 inside, which slirp4netns wants. */
-static int map_ids(unsigned uid, unsigned gid)
-{
-  char map[64];
-  int code;
-  snprintf(map, sizeof map, "0 %u 1\n", uid);
-  if ((code = write_file("/proc/self/uid_map", map)) != 0 ||
-      (code = write_file("/proc/self/setgroups", "deny")) != 0)
-    return code;
-  snprintf(map, sizeof map, "0 %u 1\n", gid);
-  return write_file("/proc/self/gid_map", map);
-}
-
 /* Makes the user and the box's namespace; *user_ns is the caller's. */
 static int make_namespaces(int *user_ns)
 {
   int code;
-  unsigned uid = geteuid(), gid = getegid();
+  unsigned uid = geteuid(), gid = getegid(); /* 0 inside, which slirp4netns wants */
   if (!step("namespaces", &code, unshare(CLONE_NEWUSER | CLONE_NEWNET) == 0 ? 0 : errno) ||
-      !step("ids", &code, map_ids(uid, gid)))
+      !step("ids", &code, lbox_userns_map(0, uid, 0, gid)))
     return code;
   *user_ns = open("/proc/self/ns/user", O_RDONLY | O_CLOEXEC);
   held.box_ns = open("/proc/self/ns/net", O_RDONLY | O_CLOEXEC);
