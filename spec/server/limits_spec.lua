@@ -196,4 +196,24 @@ describe("the limits of all boxes together", function()
     assert.matches("less than 1000000 TB left: the box has", told[#told - 1].message)
     box:delete()
   end)
+
+  if support.sh("id -u"):match("^0") then
+    it("keep it also from a snapshot that is being copied, and note that as soon as there is room", function()
+      local dir = support.directory()
+      server = support.start { dir = dir, args = "--disk-floor 40M", prefix = ("unshare -m --propagation private sh -c "
+        .. "'mount -t tmpfs -o size=200m none %s && mount -o remount,exec,suid,mode=711 %s && exec \"$@\"' sh"):format(
+        dir, dir) }
+      local box = Box.create(server:client())
+      box.exec:command("head -c 90000000 /dev/zero | tr '\\0' x > big")
+      local ok, snapshot = pcall(box.snapshot, box, { name = "s" })
+      assert.is_false(ok, snapshot)
+      local statuses = {}
+      for i, each in ipairs(box:list_snapshots()) do
+        statuses[i] = each.status
+      end
+      assert.are.same({ "error" }, statuses)
+      assert.matches("has less than 40 MB left", server:said())
+      assert.are.equal("90000000\n", box.exec:command("stat -c %s big").stdout)
+    end)
+  end
 end)

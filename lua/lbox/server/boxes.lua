@@ -15,6 +15,8 @@ local settings = require "lbox.server.settings"
 local Trees = require "lbox.server.trees"
 
 local WORKSPACE = "/workspace/home"
+-- How long until one tries again to note what the database did not take.
+local NOTE_MS = 500
 
 ---@class lbox.server.Boxes
 ---@field expiring table<string, integer>  boxes that end by themselves, and when (Unix seconds)
@@ -117,7 +119,10 @@ local function fill_later(self, row, fill, root)
     end
     self.server.log(("the box %s could not be made: %s"):format(row.id, tostring(err)))
     self.trees:abandon(row.id)
-    pcall(self.store.set_box, self.store, row.id, "status", "error")
+    -- On a disk that is full, not before there is room again.
+    while not pcall(self.store.set_box, self.store, row.id, "status", "error") do
+      async.sleep(NOTE_MS)
+    end
   end)
 end
 

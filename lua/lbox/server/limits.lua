@@ -39,6 +39,9 @@ local CHANGED, COUNT_MS, OLD_MS, COUNT_PART = 16 * MIB, 500, 60000, 5
 -- What is killed for using too much has used more than this more than before.
 local STEP = MIB
 
+-- How often one looks for room while something is copied.
+local ROOM_MS = 50
+
 -- How often the server's log has what was done to a box.
 local TELL_MS = 1000
 
@@ -182,6 +185,18 @@ function Limits:check_room()
   if why then
     refuse(507, "%s: delete something first", why)
   end
+end
+
+--- Calls `fn`, which copies for long, and ends that with 507 when nothing more is kept.
+---@param fn fun(): ...
+---@return any ...
+function Limits:while_room(fn)
+  return select(2, async.race(fn, function()
+    while true do
+      async.sleep(ROOM_MS)
+      self:check_room()
+    end
+  end))
 end
 
 --- Counts what a box has on disk: nil when that cannot be.

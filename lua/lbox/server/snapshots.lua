@@ -10,6 +10,8 @@ local Trees = require "lbox.server.trees"
 
 -- Whoever takes one is told at once that it is ready when it is by then.
 local SOON_MS = 1000
+-- How long until one tries again to note what the database did not take.
+local NOTE_MS = 500
 
 -- Of a box's settings, what goes into a snapshot. The name, labels, init command, network and time to live
 -- are a box's own.
@@ -80,7 +82,9 @@ end
 --- Copies the box's files.
 local function fill(self, row, snapshot, root)
   local copying = self.server.boxes:still(row, function(from)
-    return sandbox.copy_root(from, root, snapshot.uid, self.server.data.bin)
+    return self.server.limits:while_room(function()
+      return sandbox.copy_root(from, root, snapshot.uid, self.server.data.bin)
+    end)
   end)
   local waited, copied, size = pcall(copying.wait, copying)
   if not waited then
@@ -99,10 +103,15 @@ local function failed(self, snapshot, err)
   self.server.log(("the snapshot %s of the box %s failed: %s"):format(snapshot.id, snapshot.box_id,
     errors.is(err) and err.message or tostring(err)))
   snapshot.status, snapshot.size_bytes = "error", 0
-  pcall(record, self, snapshot)
+  local noted = pcall(record, self, snapshot)
   pcall(self.trees.discard, self.trees, snapshot.id)
   self.trees:remove(snapshot.id)
   self.trees:abandon(snapshot.id)
+  -- On a disk that is full, not before there is room again.
+  while not noted do
+    async.sleep(NOTE_MS)
+    noted = pcall(record, self, snapshot)
+  end
 end
 
 --- Takes a snapshot of a box: one that is `creating`, or how it went when that is known soon.
@@ -165,7 +174,9 @@ function Snapshots:filler(snapshot)
   end
   return function(root, uid)
     uses[id] = (uses[id] or 0) + 1
-    local ok, err = pcall(sandbox.copy_root, self.trees:root(id), root, uid, self.server.data.bin)
+    local ok, err = pcall(self.server.limits.while_room, self.server.limits, function()
+      return sandbox.copy_root(self.trees:root(id), root, uid, self.server.data.bin)
+    end)
     uses[id] = uses[id] > 1 and uses[id] - 1 or nil
     if not uses[id] and not self.store:rows(COLUMNS .. "WHERE id = ?", id)[1] then
       self.trees:remove(id)
