@@ -47,6 +47,13 @@ function M.hello(socket)
   return ask(socket, "GET", "/lbox/hello")
 end
 
+--- Ends the server on `socket` if it was started on demand and is idle. False when it was not, or none answers.
+---@param socket string
+---@return boolean
+function M.stop(socket)
+  return ask(socket, "POST", "/lbox/stop") ~= nil
+end
+
 --- Starts a server; returns when it accepts connections.
 local function start(dir)
   local pipe = io.popen(("%s serve --detach --data %s 2>&1"):format(quote(program()), quote(dir)))
@@ -79,7 +86,7 @@ function M.connect()
   if not answer then
     start(dir)
     answer = M.hello(socket)
-  elseif answer.version ~= core.version and not answer.busy and ask(socket, "POST", "/lbox/stop") then
+  elseif answer.version ~= core.version and not answer.busy and M.stop(socket) then
     start(dir) -- of our version: it waits for the other to end
     answer = M.hello(socket)
   end

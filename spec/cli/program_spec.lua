@@ -202,6 +202,19 @@ describe("the lbox program", function()
       assert.matches("lbox 0.1.0 and at work, this is 9.9.9", (list("9.9.9")))
       assert.are.equal(second, pid())
     end)
+
+    it("ends no server that is to stay, which itself takes the place of one on demand", function()
+      support.sh(env .. program .. " --local -e 'lbox.Box.list()'")
+      local text, status = support.sh(("%s timeout 5 %s serve"):format(env, program))
+      assert.are.equal(124, status) -- of timeout: until then it ran
+      assert.matches("\nready\n", text)
+      support.sh(("%s %s serve --max-boxes 7 >%s/log 2>&1 & echo $! >%s/pid; while ! grep -q ready %s/log; do "
+        .. "sleep 0.1; done"):format(env, program, dir, dir, dir))
+      assert.matches("this is 9.9.9: end it %(kill %d+%)", (support.sh(("%s %s --local -e "):format(env, program)
+        .. "'require(\"lbox.core\").version = \"9.9.9\"; print(#lbox.Box.list())'")))
+      assert.are.equal("there\n", (support.sh(("p=$(cat %s/pid); test -e /proc/$p/exe && echo there; kill $p"):format(
+        dir))))
+    end)
   end)
 
   it("lets doctor say what works", function()

@@ -97,7 +97,7 @@ end
 
 --- Serves until a signal or the exit rules end it. On demand one server is as good as another: when
 --- the data directory is taken by one that is starting, that one counts; one that is ending is waited
---- for.
+--- for. One that is to stay takes the place of one that was started on demand and is idle.
 local function serve_data(opts)
   local server = require "lbox.server"
   local give_up_at = async.now() + (opts.on_demand and START_TIMEOUT_MS or LEFT_LOCK_MS)
@@ -105,7 +105,11 @@ local function serve_data(opts)
     local ok, err = pcall(server.serve, opts)
     if ok then
       return
-    elseif not (errors.is(err) and err.code == "locked") or async.now() > give_up_at then
+    elseif not (errors.is(err) and err.code == "locked") then
+      error(err, 0)
+    elseif not opts.on_demand and local_server.stop(paths.socket(opts.data)) then
+      give_up_at = async.now() + START_TIMEOUT_MS
+    elseif async.now() > give_up_at then
       error(err, 0)
     elseif opts.on_demand and local_server.hello(paths.socket(opts.data)) then
       return opts.ready { data = opts.data, socket = paths.socket(opts.data) }

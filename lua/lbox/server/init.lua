@@ -170,8 +170,8 @@ function M.serve(opts)
     errors.raise("local", ("another server has the data directory %s"):format(opts.data), { code = "locked" })
   end
   local signals = assert(posix.signals { "TERM", "INT", "HUP" })
-  local server = { log = opts.log, listeners = {}, stop = async.op(), hurry = async.op(), host_ports = opts.host_ports,
-    agents_dir = opts.agents_dir, skills_dir = opts.skills_dir or opts.data .. "/skills" }
+  local server = { log = opts.log, listeners = {}, stop = async.op(), hurry = async.op(), on_demand = opts.on_demand,
+    host_ports = opts.host_ports, agents_dir = opts.agents_dir, skills_dir = opts.skills_dir or opts.data .. "/skills" }
   async.scope(function(scope)
     server.scope = scope
     server.data = data.open(opts.data)

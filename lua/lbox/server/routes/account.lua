@@ -204,10 +204,13 @@ local function hello(server, request)
     busy = server.boxes:busy() })
 end
 
---- A client of another version asks for it: an idle server is replaced, one at work is not.
+--- A client of another version asks for it, or a server that is to stay: one that was started on demand and is idle is
+--- replaced, no other.
 local function stop(server, request)
   if request.peer ~= "unix" then
     refuse(403, "only a client on this machine ends the server")
+  elseif not server.on_demand then
+    refuse(409, "the server was not started on demand")
   elseif server.boxes:busy() then
     refuse(409, "the server is at work")
   end
