@@ -225,6 +225,15 @@ describe("the lbox program", function()
     assert.matches("limits of memory, disk%s+4 GB and 5 GB in a small box", text)
   end)
 
+  it("lets doctor say that nothing can be made in the data directory", function()
+    local dir = support.directory()
+    local text, status = support.sh(("unshare -rm sh -c 'mkdir %s/d; mount -t tmpfs -o ro,mode=700 none %s/d && "
+      .. "%s doctor --data %s/d'"):format(dir, dir, program, dir))
+    assert.are.equal(1, status)
+    assert.matches("NO   data +nothing can be made in .*/d: Read%-only file system: use another directory", text)
+    support.sh("rm -rf " .. dir)
+  end)
+
   it("lets doctor say whether node runs TypeScript, and where npx is", function()
     local dir = support.directory()
     local found = support.sh("ls /usr/local/bin/node /usr/bin/node 2>/dev/null"):match("^[^\n]+")

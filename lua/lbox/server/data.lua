@@ -161,6 +161,14 @@ local function check_room(dir)
     errors.raise("local", ("%s cannot be made: %s belongs to user %d: use another directory (--data, LBOX_DATA)")
       :format(dir, at == "" and "/" or at, st.uid))
   end
+  local probe = ("%s/.lbox-%d"):format(at, posix.getpid())
+  local fd, why = posix.open(probe, "append", 0x180)
+  if not fd then
+    errors.raise("local", ("nothing can be made in %s: %s: use another directory (--data, LBOX_DATA)"):format(
+      at == "" and "/" or at, why))
+  end
+  posix.close(fd)
+  posix.unlink(probe)
 end
 
 --- Why a server cannot have this data directory, as far as that shows without making it; nil when nothing does.
