@@ -180,7 +180,44 @@ local function policies(name, opts)
       assert.matches("000 000", fetch(outside, id, "http://93.184.216.34/"))
       lbox.sleep(1500)
       assert.matches("^hello", fetch(outside, id, "http://ok.test/"))
-      assert.matches("error network: slirp4netns has ended", outside:logs(id))
+      assert.matches("error network: slirp4netns has ended: by signal 9", outside:logs(id))
+    end)
+
+    it("can have the custom policy again at once after its proxy was used", function()
+      local id = outside:box { mode = "deny-all" }
+      for _ = 1, 3 do
+        assert.are.equal(200, (outside:set_policy(id, { mode = "custom", allowed_domains = { "ok.test" } })))
+        assert.matches("^hello", outside:run(id, "curl -s -x http://127.0.0.1:3128 http://ok.test/"))
+        assert.are.equal(200, (outside:set_policy(id, { mode = "deny-all" })))
+      end
+    end)
+
+    it("is its loopback when what holds it has ended, until the box starts again, and the log says so", function()
+      local id = outside:box()
+      assert.matches("^hello", fetch(outside, id, "http://ok.test/"))
+      support.sh("kill -9 " .. outside:helper("lbox-init net"))
+      lbox.sleep(300)
+      assert.matches("000 000", fetch(outside, id, "http://93.184.216.34/"))
+      assert.matches("error network: the process that holds it has ended", outside:logs(id))
+      assert.are.equal(200, (outside:set_policy(id, { mode = "deny-all" })))
+      local status, answer = outside:set_policy(id, { mode = "allow-all" })
+      assert.are.equal(500, status)
+      assert.matches("until it is paused and starts again", answer.error)
+      outside:ask("POST", "/" .. id .. "/pause")
+      assert.matches("^hello", fetch(outside, id, "http://ok.test/"))
+    end)
+
+    it("can be set while the box is paused at the same time", function()
+      local id = outside:box()
+      for i = 1, 10 do
+        outside:run(id, "true")
+        local set = support.sh(([[api() { curl -s -o /dev/null -w '%%{http_code}' --unix-socket %s/data/sock "$@"; }
+          url=http://localhost/v2/box/%s; api -X POST $url/pause >/dev/null & sleep 0.00%d
+          api -X PUT -d '{"mode":"%s"}' $url/config/network-policy; wait]]):format(outside.dir, id, i,
+          i % 2 == 0 and "allow-all" or "deny-all"))
+        assert.are.equal("200", set)
+      end
+      assert.matches("^hello", fetch(outside, id, "http://ok.test/"))
     end)
   end)
 end

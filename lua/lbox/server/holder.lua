@@ -38,13 +38,23 @@ function M.slirp()
   end
 end
 
+--- It has ended by itself, or what it says can no longer be told apart.
+local function lose(self)
+  if self.control then
+    self:close()
+    if self.on_exit then
+      self.on_exit()
+    end
+  end
+end
+
 --- Waits for an answer: its text, and the descriptors that came with it, which are the caller's.
 local function take_answer(self)
   local ok, err = pcall(async.timeout, ANSWER_MS, self.watched.wait, self.watched, "r")
   if not self.control then
     fail("the process that holds the network of the box was ended")
   elseif not ok then
-    self:close() -- what it answers later would be taken for something else
+    lose(self) -- what it answers later would be taken for something else
     if errors.is(err, "timeout") then
       fail("the process that holds the network of the box does not answer")
     end
@@ -97,6 +107,7 @@ function M.start(opts)
   posix.close(null)
   posix.close(theirs)
   if ok then
+    self.child:on_exit(function() lose(self) end)
     ok, err = pcall(function() self.namespaces = take_answer(self) end)
   end
   if not ok then
