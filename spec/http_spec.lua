@@ -123,11 +123,15 @@ describe("a transfer", function()
     send("/hello"):wait(done)
     collectgarbage()
     local before = process.open_fds()
-    for _ = 1, 10 do
-      local transfer = send("/endless", "sse")
-      assert.is_true(transfer:wait_change(async.now() + 5000))
+    local held = {}
+    for i = 1, 10 do
+      held[i] = send("/endless", "sse")
+      assert.is_true(held[i]:wait_change(async.now() + 5000))
     end
     assert.is_true(process.open_fds() >= before + 9)
+    for i = 1, 10 do
+      held[i] = nil
+    end
     collectgarbage()
     collectgarbage()
     async.sleep(10)
