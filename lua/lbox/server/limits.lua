@@ -187,16 +187,18 @@ function Limits:check_room()
   end
 end
 
---- Calls `fn`, which copies for long, and ends that with 507 when nothing more is kept.
----@param fn fun(): ...
----@return any ...
+--- Calls `fn`, which copies for long, and raises 507 as soon as nothing more is kept, also when it is just done.
+---@param fn fun(): any
+---@return any
 function Limits:while_room(fn)
-  return select(2, async.race(fn, function()
+  local _, result = async.race(fn, function()
     while true do
       async.sleep(ROOM_MS)
       self:check_room()
     end
-  end))
+  end)
+  self:check_room()
+  return result
 end
 
 --- Counts what a box has on disk: nil when that cannot be.
